@@ -47,7 +47,8 @@ class SynicixError(Exception):
         super().__init__(what, where, why, hint)
 
     def __str__(self) -> str:
-        head = self.what + (f" ({self.where})" if self.where else "") + (f": {self.why}" if self.why else "")
+        why = f":{'' if self.why.startswith(chr(10)) else ' '}{self.why}" if self.why else ""
+        head = self.what + (f" ({self.where})" if self.where else "") + why
         return " ".join(_sentence(part) for part in (head, self.hint) if part)
 
 

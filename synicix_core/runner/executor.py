@@ -1,0 +1,113 @@
+"""The executor: trains the tasks that a supervisor sends, one after the other, and never sees the database.
+
+Started as its own program by `synicix_core.runner.executor_process`. It is deaf to SIGINT and SIGTERM, because the
+supervisor decides what they mean, and it ends, with whatever it started, when the supervisor is gone.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from typing import Any
+
+from synicix_core.runner.channel import Channel
+
+__all__ = ["main"]
+
+_PROGRESS_SECONDS = 1.0
+
+
+class _Observer:
+    """Tells the supervisor how a task goes, and asks it whether to stop."""
+
+    def __init__(self, channel: Channel, stop: threading.Event) -> None:
+        self._channel = channel
+        self._stop = stop
+        self._told = 0.0
+
+    def stop_requested(self) -> bool:
+        self.progress()
+        return self._stop.is_set()
+
+    def progress(self) -> None:
+        now = time.monotonic()
+        if now - self._told >= _PROGRESS_SECONDS:
+            self._told = now
+            self._channel.send({"type": "progress"})
+
+    def epoch_finished(self, **fields: Any) -> None:
+        self._told = time.monotonic()
+        self._channel.send({"type": "epoch", **fields})
+
+    def checkpoint_saved(self, path: str, epoch: int) -> None:
+        self._channel.send({"type": "checkpoint", "path": path, "epoch": epoch})
+
+
+def main() -> None:
+    """Serve the supervisor at the other end of the descriptors named on the command line."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    faulthandler.enable()
+    channel = Channel(int(sys.argv[1]), int(sys.argv[2]))
+    tasks: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    stop = threading.Event()
+    threading.Thread(target=_listen, args=(channel, tasks, stop), daemon=True).start()
+    try:
+        from synicix_core.runner.device import describe_device
+
+        device, description = describe_device(sys.argv[3])
+    except Exception as error:  # whatever keeps torch from working here is for the supervisor to tell
+        channel.send({"type": "unusable", "error": _summary(error), "stack": traceback.format_exc()})
+        return
+    channel.send({"type": "ready", "device": device, "description": description})
+    while True:
+        _serve(channel, tasks.get(), stop)
+
+
+def _listen(channel: Channel, tasks: queue.SimpleQueue[dict[str, Any]], stop: threading.Event) -> None:
+    for message in channel.messages():
+        if message["type"] == "task":
+            stop.clear()
+            tasks.put(message)
+        elif message["type"] == "stop":
+            stop.set()
+    # The supervisor is gone. Data-loading processes share this process group and must not outlive it.
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+def _serve(channel: Channel, message: dict[str, Any], stop: threading.Event) -> None:
+    from synicix_core.registry import get_registry
+    from synicix_core.training.contract import TrainingInterrupted
+    from synicix_core.training.run import run_task
+    from synicix_core.training.spec import TaskSpec
+
+    observer = _Observer(channel, stop)
+    try:
+        spec = TaskSpec.from_wire(message["spec"])
+        outcome = run_task(spec, get_registry(), observer)
+        channel.send({"type": "done", "outcome": outcome.to_wire()})
+    except TrainingInterrupted:
+        channel.send({"type": "interrupted"})
+    except BrokenPipeError:
+        return
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # whatever a plugin raises is the outcome of its task
+        channel.send({"type": "error", "error": _summary(error), "stack": traceback.format_exc()})
+
+
+def _summary(error: BaseException) -> str:
+    from synicix_core.errors import SynicixError
+
+    if isinstance(error, SynicixError):
+        return str(error)
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Prove, before the first training starts, that what it will write can be written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from synicix_core.database import STORE
+from synicix_core.errors import ConfigurationError
+from synicix_core.settings import Settings
+
+__all__ = ["prove_writable"]
+
+
+def prove_writable(settings: Settings, connection: Any) -> None:
+    """Write and remove a small file in the model directory, the cache and the store of histories.
+
+    Raises
+    ------
+    ConfigurationError
+        If one of them cannot be written.
+    """
+    _prove(settings.model_save_dir, "model_save_dir")
+    _prove(settings.dataset_cache_dir, "dataset_cache_dir")
+    spec = connection._config.get_store_spec(STORE)
+    if spec["protocol"] == "file":
+        _prove(Path(spec["location"]), f"the store {STORE}")
+
+
+def _prove(directory: Path, name: str) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor, file = tempfile.mkstemp(prefix=".synicix-", dir=directory)
+        try:
+            os.write(descriptor, b"\0" * 4096)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+            Path(file).unlink()
+    except OSError as error:
+        raise ConfigurationError(
+            f"{name} cannot be written",
+            where=str(directory),
+            why=error.strerror or str(error),
+            hint="Results could not be saved.",
+        ) from error

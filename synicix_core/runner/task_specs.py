@@ -1,0 +1,82 @@
+"""From the rows of a task to everything the executor needs, in one query."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from synicix_core.settings import Settings
+from synicix_core.tables.dataset_config import TIERS
+from synicix_core.tables.schema import Tables
+from synicix_core.training.spec import Component, TaskSpec
+
+__all__ = ["fetch_configs", "make_spec", "model_path"]
+
+
+def fetch_configs(tables: Tables, task: str) -> dict[str, Any]:
+    """Return the columns of a task and its three configs.
+
+    Raises
+    ------
+    datajoint.errors.DataJointError
+        If there is no such task.
+    """
+    joined = tables.TrainingTask * tables.DatasetConfig * tables.ModelConfig * tables.TrainingConfig
+    row: dict[str, Any] = (joined & {"training_task_md5_hash": task}).fetch1()
+    return row
+
+
+def make_spec(
+    row: dict[str, Any], settings: Settings, dataset_path: Path, *, attempt: int, device: str, project_commit: str = ""
+) -> TaskSpec:
+    """Make the specification of one attempt.
+
+    Parameters
+    ----------
+    row : dict
+        As `fetch_configs` returns it.
+    settings : Settings
+        Directories of this machine.
+    dataset_path : Path
+        The dataset file on this machine.
+    attempt : int
+        Number of the attempt; part of the model's file name, so that attempts never write the same file.
+    device : str
+        As torch names it.
+    project_commit : str
+        Git commit of the project, for the provenance.
+    """
+    task = row["training_task_md5_hash"]
+    return TaskSpec(
+        task=task,
+        attempt=attempt,
+        dataset=Component("dataset", row["dataset_provider"], row["dataset_class_params"]),
+        dataset_path=str(dataset_path),
+        samplers={tier: _sampler(row, tier) for tier in TIERS},
+        input_shape=row["input_shape"],
+        output_shape=row["output_shape"],
+        additional_model_params=row["additional_model_params"],
+        model=Component("model", row["model_provider"], row["model_class_params"]),
+        trainer=Component("trainer", row["trainer_provider"], row["trainer_class_params"]),
+        optimizer=Component("optimizer", row["optimizer_provider"], row["optimizer_class_params"]),
+        criterion=Component("criterion", row["criterion_provider"], row["criterion_class_params"]),
+        metrics=tuple(Component("metric", metric["provider"], metric["params"]) for metric in row["metrics"]),
+        batch_size=int(row["batch_size"]),
+        epoch_limit=int(row["epoch_limit"]),
+        seed=int(row["seed"]),
+        device=device,
+        num_workers=settings.num_workers,
+        model_save_path=str(settings.model_save_dir / model_path(task, attempt)),
+        checkpoint_path=str(settings.model_save_dir / f"{task}.checkpoint"),
+        project_commit=project_commit,
+    )
+
+
+def model_path(task: str, attempt: int) -> str:
+    """Return where the model of an attempt is saved, relative to `model_save_dir`."""
+    return f"{task}.{attempt}.pt"
+
+
+def _sampler(row: dict[str, Any], tier: str) -> Component | None:
+    provider = row[f"{tier}_sampler_provider"]
+    return Component("sampler", provider, row[f"{tier}_sampler_class_params"]) if provider else None

@@ -1,0 +1,387 @@
+"""Claims: who trains what, on DataJoint's own job table, by the database's clock alone.
+
+DataJoint's `refresh`, `reserve`, `complete` and `error` are gone around: they insert one row per statement, walk the same
+list in every worker, know no heartbeat, and turn a SIGTERM into an error that nobody retries.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from synicix_core.database.dialect import age_in_seconds, now_utc, seconds_ago, seconds_later
+from synicix_core.database.reconnect import execute, transaction
+from synicix_core.errors import ClaimLost
+from synicix_core.tables.schema import Tables
+
+__all__ = ["Claim", "Exclusions", "Queue"]
+
+_MD5 = "training_task_md5_hash"
+_ERROR_LENGTH = 2047
+DEFAULT_PRIORITY = 5
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A worker's exclusive, expiring right to a task."""
+
+    task: str
+    attempt: int
+    worker: str
+
+    @property
+    def key(self) -> dict[str, str]:
+        """Primary key of the task."""
+        return {_MD5: self.task}
+
+
+@dataclass(frozen=True)
+class Exclusions:
+    """What a worker cannot train: provider names by ``(table, column)``, and whole training configs."""
+
+    providers: Mapping[tuple[str, str], Sequence[str]] = field(default_factory=dict)
+    training_configs: Sequence[str] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.providers or self.training_configs)
+
+
+class Queue:
+    """The job table of TrainingResult, as workers use it.
+
+    Parameters
+    ----------
+    tables : Tables
+        The bound tables.
+    """
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+        self.connection = tables.connection
+        self._adapter = tables.connection.adapter
+        self._postgres = self._adapter.backend == "postgresql"
+        self._now = now_utc(self._adapter)
+        self._jobs = tables.jobs_name
+        self._task = tables.TrainingTask.full_table_name
+        self._attempts = tables.TrainingAttempt.full_table_name
+        self._results = tables.TrainingResult.full_table_name
+        self._result_table = tables.TrainingResult()
+
+    def enqueue(self) -> int:
+        """Queue every task that has neither a result nor a job, in one statement; drop jobs of deleted tasks.
+
+        Returns
+        -------
+        int
+            How many were queued.
+        """
+        execute(
+            self.connection,
+            f"DELETE FROM {self._jobs} WHERE status <> 'reserved' "
+            f"AND NOT EXISTS (SELECT 1 FROM {self._task} t WHERE t.{_MD5} = {self._jobs}.{_MD5})",
+        )
+        ignore, conflict = ("", " ON CONFLICT DO NOTHING") if self._postgres else ("IGNORE ", "")
+        cursor = execute(
+            self.connection,
+            f"INSERT {ignore}INTO {self._jobs} ({_MD5}, status, priority) "
+            f"SELECT t.{_MD5}, 'pending', {DEFAULT_PRIORITY} FROM {self._task} t "
+            f"WHERE NOT EXISTS (SELECT 1 FROM {self._results} r WHERE r.{_MD5} = t.{_MD5}) "
+            f"AND NOT EXISTS (SELECT 1 FROM {self._jobs} j WHERE j.{_MD5} = t.{_MD5}){conflict}",
+        )
+        return max(int(cursor.rowcount), 0)
+
+    def claim(
+        self,
+        worker: str,
+        host: str,
+        pid: int,
+        device: str,
+        *,
+        restriction: str = "",
+        exclusions: Exclusions | None = None,
+        order: str = "original",
+    ) -> Claim | None:
+        """Claim one pending task, or return None where there is none to claim.
+
+        Parameters
+        ----------
+        worker : str
+            The worker's incarnation, 32 hexadecimal digits.
+        host, pid, device : str, int, str
+            For people who look.
+        restriction : str
+            SQL of a query that yields the md5s of the tasks to choose from.
+        exclusions : Exclusions, optional
+            What this worker cannot train.
+        order : {"original", "random"}
+            By priority and age, or at random within the highest priority.
+        """
+        where, args = self._claimable(restriction, exclusions or Exclusions())
+        with transaction(self.connection):
+            task = self._lock_random(where, args) if order == "random" else None
+            task = task or self._lock_first(where, args)
+            if task is None:
+                return None
+            execute(
+                self.connection,
+                f"UPDATE {self._jobs} SET status = 'reserved', reserved_time = {self._now}, host = %s, pid = %s "
+                f"WHERE {_MD5} = %s",
+                (host[:255], pid, task),
+            )
+            row = execute(
+                self.connection, f"SELECT COALESCE(MAX(attempt), 0) FROM {self._attempts} WHERE {_MD5} = %s", (task,)
+            ).fetchone()
+            attempt = int(row[0]) + 1
+            execute(
+                self.connection,
+                f"INSERT INTO {self._attempts} ({_MD5}, attempt, worker, host, pid, device, state, started_at, heartbeat_at) "
+                f"VALUES (%s, %s, %s, %s, %s, %s, 'running', {self._now}, {self._now})",
+                (task, attempt, worker, host[:255], pid, device[:64]),
+            )
+        return Claim(task, attempt, worker)
+
+    def heartbeat(self, claim: Claim, progress: Mapping[str, Any] | None = None) -> bool:
+        """Tell the database that the claim is alive.
+
+        Parameters
+        ----------
+        claim : Claim
+            The claim.
+        progress : mapping, optional
+            ``epoch``, ``train_loss`` and ``validation_loss`` so far.
+
+        Returns
+        -------
+        bool
+            Whether this worker still holds the claim.
+        """
+        columns = [
+            name for name in ("epoch", "train_loss", "validation_loss") if progress and progress.get(name) is not None
+        ]
+        sets = "".join(f", {name} = %s" for name in columns)
+        cursor = execute(
+            self.connection,
+            f"UPDATE {self._attempts} SET heartbeat_at = {self._now}{sets} "
+            f"WHERE {_MD5} = %s AND attempt = %s AND worker = %s AND state = 'running'",
+            (*(progress[name] for name in columns if progress), claim.task, claim.attempt, claim.worker),
+        )
+        # MySQL counts changed rows only, and two beats may fall into one millisecond.
+        return cursor.rowcount == 1 or self._state(claim) == "running"
+
+    def commit(self, claim: Claim, row: Mapping[str, Any]) -> None:
+        """Write the result of a claim, end the attempt and take the job off the queue, all or nothing.
+
+        Raises
+        ------
+        ClaimLost
+            If this worker no longer holds the claim; nothing is written then.
+        """
+        with transaction(self.connection):
+            now = self._hold(claim)
+            self._result_table.insert1(
+                {**claim.key, **row, "attempt": claim.attempt, "utc_insert_time": now}, allow_direct_insert=True
+            )
+            execute(self.connection, f"DELETE FROM {self._jobs} WHERE {_MD5} = %s", (claim.task,))
+            self._end(claim, "finished")
+
+    def release(self, claim: Claim, checkpoint: str | None = None, delay: float = 0.0, state: str = "released") -> None:
+        """Give a claim back: the task is pending again, at once or after `delay` seconds.
+
+        Raises
+        ------
+        ClaimLost
+            If this worker no longer holds it.
+        """
+        with transaction(self.connection):
+            self._hold(claim)
+            self._to_pending(claim.task, delay)
+            self._end(claim, state, checkpoint)
+
+    def fail(self, claim: Claim, error: str, stack: str) -> None:
+        """End a claim in an error, which stays until somebody retries the task.
+
+        Raises
+        ------
+        ClaimLost
+            If this worker no longer holds it.
+        """
+        with transaction(self.connection):
+            self._hold(claim)
+            self._to_error(claim.task, error, stack)
+            self._end(claim, "failed", error=error, stack=stack)
+
+    def retry_later(self, claim: Claim, error: str, stack: str, delay: float) -> None:
+        """End an attempt in an error, but let the task be tried again after `delay` seconds.
+
+        Raises
+        ------
+        ClaimLost
+            If this worker no longer holds the claim.
+        """
+        with transaction(self.connection):
+            self._hold(claim)
+            self._to_pending(claim.task, delay)
+            self._end(claim, "failed", error=error, stack=stack)
+
+    def attempts_ended(self, task: str, *states: str) -> int:
+        """Return how many attempts at a task ended in one of `states`."""
+        marks = ", ".join(["%s"] * len(states))
+        sql = f"SELECT COUNT(*) FROM {self._attempts} WHERE {_MD5} = %s AND state IN ({marks})"
+        return int(execute(self.connection, sql, (task, *states)).fetchone()[0])
+
+    def recover(self, lease_seconds: float, max_attempts: int) -> int:
+        """Take back the claims whose heartbeat is older than the lease.
+
+        A task that lost `max_attempts` workers becomes an error: it may be what kills them.
+
+        Returns
+        -------
+        int
+            How many claims were taken back.
+        """
+        with transaction(self.connection):
+            lost = execute(
+                self.connection,
+                f"SELECT {_MD5}, attempt, host FROM {self._attempts} WHERE state = 'running' "
+                f"AND heartbeat_at < {seconds_ago(self._adapter)} LIMIT 100 FOR UPDATE SKIP LOCKED",
+                (lease_seconds,),
+            ).fetchall()
+            for task, attempt, host in lost:
+                execute(
+                    self.connection,
+                    f"UPDATE {self._attempts} SET state = 'lost', error = %s WHERE {_MD5} = %s AND attempt = %s",
+                    (f"no heartbeat from {host} for {lease_seconds:.0f} s", task, attempt),
+                )
+                if self.attempts_ended(task, "lost") >= max_attempts:
+                    self._to_error(task, f"{max_attempts} workers were lost while they trained this task", "")
+                else:
+                    self._to_pending(task, 0.0)
+        return len(lost)
+
+    def retry(self, tasks: Sequence[str]) -> int:
+        """Make tasks that ended in an error pending again; return how many."""
+        count = 0
+        for start in range(0, len(tasks), 1000):
+            chunk = list(tasks[start : start + 1000])
+            marks = ", ".join(["%s"] * len(chunk))
+            count += execute(
+                self.connection,
+                f"UPDATE {self._jobs} SET status = 'pending', scheduled_time = {self._now}, error_message = '', error_stack = NULL "
+                f"WHERE status = 'error' AND {_MD5} IN ({marks})",
+                tuple(chunk),
+            ).rowcount
+        return count
+
+    def waiting(self, restriction: str = "", exclusions: Exclusions | None = None) -> tuple[int, float | None]:
+        """Return how many tasks are pending, and in how many seconds the first of them is due."""
+        where, args = self._claimable(restriction, exclusions or Exclusions(), due=False)
+        age = age_in_seconds(self._adapter, "MIN(j.scheduled_time)")
+        row = execute(self.connection, f"SELECT COUNT(*), {age} {where}", args).fetchone()
+        return int(row[0]), None if row[1] is None else -float(row[1])
+
+    def _claimable(self, restriction: str, exclusions: Exclusions, *, due: bool = True) -> tuple[str, tuple[Any, ...]]:
+        """Return the FROM and WHERE clauses, and their arguments, of the tasks that this worker may claim."""
+        aliases = {"DatasetConfig": "d", "ModelConfig": "m", "TrainingConfig": "c"}
+        columns = {"d": "dataset_config_md5_hash", "m": "model_config_md5_hash", "c": "training_config_md5_hash"}
+        joins = f"FROM {self._jobs} j JOIN {self._task} t ON t.{_MD5} = j.{_MD5}"
+        where, args = "j.status = 'pending'", []
+        if due:
+            where += f" AND j.scheduled_time <= {self._now}"
+        for table in dict.fromkeys(table for table, _ in exclusions.providers):
+            alias = aliases[table]
+            full_name = getattr(self.tables, table).full_table_name
+            joins += f" JOIN {full_name} {alias} ON {alias}.{columns[alias]} = t.{columns[alias]}"
+        for (table, column), names in exclusions.providers.items():
+            where += f" AND {aliases[table]}.{column} NOT IN ({', '.join(['%s'] * len(names))})"
+            args.extend(names)
+        if exclusions.training_configs:
+            where += f" AND t.training_config_md5_hash NOT IN ({', '.join(['%s'] * len(exclusions.training_configs))})"
+            args.extend(exclusions.training_configs)
+        if restriction:
+            where += f" AND t.{_MD5} IN ({restriction})"
+        return f"{joins} WHERE {where}", tuple(args)
+
+    def _lock_first(self, where: str, args: tuple[Any, ...]) -> str | None:
+        # MySQL would otherwise start from the small table and lock what it reads of the queue.
+        straight = "" if self._postgres else "STRAIGHT_JOIN "
+        row = execute(
+            self.connection,
+            f"SELECT {straight}j.{_MD5} {where} ORDER BY j.priority, j.scheduled_time LIMIT 1 FOR UPDATE OF j SKIP LOCKED",
+            args,
+        ).fetchone()
+        return None if row is None else str(row[0])
+
+    def _lock_random(self, where: str, args: tuple[Any, ...]) -> str | None:
+        """Lock the task that follows a random md5; looking takes no lock, so nobody else's claims are hindered."""
+        priority = execute(self.connection, f"SELECT MIN(j.priority) {where}", args).fetchone()[0]
+        for _ in range(3):
+            candidate = execute(
+                self.connection,
+                f"SELECT j.{_MD5} {where} AND j.priority = %s AND j.{_MD5} >= %s ORDER BY j.{_MD5} LIMIT 1",
+                (*args, priority, secrets.token_hex(16)),
+            ).fetchone()
+            if candidate is None:
+                continue
+            sql = f"SELECT {_MD5} FROM {self._jobs} WHERE {_MD5} = %s AND status = 'pending' FOR UPDATE SKIP LOCKED"
+            if execute(self.connection, sql, (candidate[0],)).fetchone() is not None:
+                return str(candidate[0])
+        return None
+
+    def _hold(self, claim: Claim) -> Any:
+        """Lock the attempt and make sure that it is still ours; return the database's time."""
+        row = execute(
+            self.connection,
+            f"SELECT state, worker, {self._now} FROM {self._attempts} WHERE {_MD5} = %s AND attempt = %s FOR UPDATE",
+            (claim.task, claim.attempt),
+        ).fetchone()
+        if row is None or row[0] != "running" or row[1] != claim.worker:
+            why = "the task was deleted" if row is None else f"its attempt {claim.attempt} is marked {row[0]}"
+            raise ClaimLost(
+                "this worker no longer holds its claim",
+                where=f"task {claim.task}",
+                why=why,
+                hint="Nothing was written.",
+            )
+        return row[2].replace(tzinfo=None)
+
+    def _state(self, claim: Claim) -> str | None:
+        row = execute(
+            self.connection,
+            f"SELECT state FROM {self._attempts} WHERE {_MD5} = %s AND attempt = %s AND worker = %s",
+            (claim.task, claim.attempt, claim.worker),
+        ).fetchone()
+        return None if row is None else str(row[0])
+
+    def _end(
+        self, claim: Claim, state: str, checkpoint: str | None = None, error: str | None = None, stack: str = ""
+    ) -> None:
+        execute(
+            self.connection,
+            f"UPDATE {self._attempts} SET state = %s, heartbeat_at = {self._now}, checkpoint_path = %s "
+            f"WHERE {_MD5} = %s AND attempt = %s",
+            (state, checkpoint, claim.task, claim.attempt),
+        )
+        if error is not None:
+            ended = {**claim.key, "attempt": claim.attempt, "error": _storable(error), "error_stack": stack or None}
+            self.tables.TrainingAttempt().update1(ended)
+
+    def _to_pending(self, task: str, delay: float) -> None:
+        execute(
+            self.connection,
+            f"UPDATE {self._jobs} SET status = 'pending', scheduled_time = {seconds_later(self._adapter)}, "
+            f"reserved_time = NULL, host = '', pid = 0 WHERE {_MD5} = %s AND status = 'reserved'",
+            (delay, task),
+        )
+
+    def _to_error(self, task: str, error: str, stack: str) -> None:
+        self._result_table.jobs.update1(
+            {_MD5: task, "status": "error", "error_message": _storable(error), "error_stack": stack or None}
+        )
+
+
+def _storable(text: str) -> str:
+    """Fit a message into its column; PostgreSQL takes no NUL."""
+    text = text.replace("\0", "\\0")
+    return text if len(text) <= _ERROR_LENGTH else text[: _ERROR_LENGTH - 2] + " …"
