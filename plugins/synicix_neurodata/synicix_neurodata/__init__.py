@@ -1,0 +1,1 @@
+"""Neural recordings as datasets for Synicix, and a simulator whose noise ceiling is known in closed form."""
