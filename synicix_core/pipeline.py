@@ -13,12 +13,12 @@ from datajoint.condition import AndList
 from synicix_core.database import check_session, configured_server, connect
 from synicix_core.errors import ConfigurationError
 from synicix_core.registry import Registered, Registry, get_registry
-from synicix_core.runner.task_specs import fetch_configs, make_spec
 from synicix_core.settings import Settings, load_settings
 from synicix_core.tables import schema as schemas
 from synicix_core.tables.config_table import Services
 from synicix_core.tables.dataset_files import resolve_dataset_file
 from synicix_core.tables.queue import Queue
+from synicix_core.training.task_specs import fetch_configs, make_spec
 
 if TYPE_CHECKING:
     import torch

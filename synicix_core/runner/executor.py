@@ -14,13 +14,38 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any
 
+from synicix_core.errors import SynicixError
 from synicix_core.runner.channel import Channel
 
 __all__ = ["main"]
 
 _PROGRESS_SECONDS = 1.0
+
+
+def main() -> None:
+    """Serve the supervisor at the other end of the descriptors named on the command line."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    faulthandler.enable()
+    channel = Channel(int(sys.argv[1]), int(sys.argv[2]))
+    tasks: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    stop = threading.Event()
+    threading.Thread(target=_listen, args=(channel, tasks, stop), daemon=True).start()
+    try:
+        # Imported before the supervisor claims anything: what fails here is this machine's fault, not a task's.
+        from synicix_core.runner.device import describe_device
+        from synicix_core.training.run import run_task
+
+        device, description = describe_device(sys.argv[3])
+    except Exception as error:
+        channel.send({"type": "unusable", "error": _summary(error), "stack": traceback.format_exc()})
+        return
+    channel.send({"type": "ready", "device": device, "description": description})
+    while True:
+        _train(channel, tasks.get(), stop, run_task)
 
 
 class _Observer:
@@ -49,27 +74,6 @@ class _Observer:
         self._channel.send({"type": "checkpoint", "path": path, "epoch": epoch})
 
 
-def main() -> None:
-    """Serve the supervisor at the other end of the descriptors named on the command line."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    faulthandler.enable()
-    channel = Channel(int(sys.argv[1]), int(sys.argv[2]))
-    tasks: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    stop = threading.Event()
-    threading.Thread(target=_listen, args=(channel, tasks, stop), daemon=True).start()
-    try:
-        from synicix_core.runner.device import describe_device
-
-        device, description = describe_device(sys.argv[3])
-    except Exception as error:  # whatever keeps torch from working here is for the supervisor to tell
-        channel.send({"type": "unusable", "error": _summary(error), "stack": traceback.format_exc()})
-        return
-    channel.send({"type": "ready", "device": device, "description": description})
-    while True:
-        _serve(channel, tasks.get(), stop)
-
-
 def _listen(channel: Channel, tasks: queue.SimpleQueue[dict[str, Any]], stop: threading.Event) -> None:
     for message in channel.messages():
         if message["type"] == "task":
@@ -81,28 +85,21 @@ def _listen(channel: Channel, tasks: queue.SimpleQueue[dict[str, Any]], stop: th
     os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
-def _serve(channel: Channel, message: dict[str, Any], stop: threading.Event) -> None:
+def _train(channel: Channel, message: dict[str, Any], stop: threading.Event, run_task: Callable[..., Any]) -> None:
     from synicix_core.registry import get_registry
     from synicix_core.training.contract import TrainingInterrupted
-    from synicix_core.training.run import run_task
     from synicix_core.training.spec import TaskSpec
 
-    observer = _Observer(channel, stop)
     try:
-        spec = TaskSpec.from_wire(message["spec"])
-        outcome = run_task(spec, get_registry(), observer)
+        outcome = run_task(TaskSpec.from_wire(message["spec"]), get_registry(), _Observer(channel, stop))
         channel.send({"type": "done", "outcome": outcome.to_wire()})
     except TrainingInterrupted:
         channel.send({"type": "interrupted"})
-    except BrokenPipeError:
-        return
     except (Exception, SystemExit, KeyboardInterrupt) as error:  # whatever a plugin raises is the outcome of its task
         channel.send({"type": "error", "error": _summary(error), "stack": traceback.format_exc()})
 
 
 def _summary(error: BaseException) -> str:
-    from synicix_core.errors import SynicixError
-
     if isinstance(error, SynicixError):
         return str(error)
     text = " ".join(str(error).split())

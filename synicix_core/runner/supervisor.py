@@ -21,10 +21,10 @@ from synicix_core.runner.executor_process import ExecutorProcess
 from synicix_core.runner.interruption import Interruption
 from synicix_core.runner.observers import Observers
 from synicix_core.runner.preflight import prove_writable
-from synicix_core.runner.task_specs import fetch_configs, make_spec, model_path
 from synicix_core.settings import Settings
 from synicix_core.tables.queue import Claim, Exclusions, Queue
 from synicix_core.tables.schema import Tables
+from synicix_core.training.task_specs import fetch_configs, make_spec, model_path
 
 __all__ = ["EXIT_DONE", "EXIT_INTERRUPTED", "EXIT_MISCONFIGURED", "Supervisor", "WorkerOptions", "WorkerSummary"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -181,18 +182,7 @@ class ConfigTable:
         prepared, mistakes = self._prepare(tuple_dicts)
         if mistakes and not skip_invalid:
             raise self._error(mistakes)
-        keys = list(dict.fromkeys(row[self.md5] for row in prepared.rows))
-        there = self.existing(keys)
-        fresh = {row[self.md5]: row for row in prepared.rows if row[self.md5] not in there}
-        self.insert(fresh.values(), skip_duplicates=True, chunk_size=_CHUNK)  # type: ignore[attr-defined]
-        self._after_insert(list(fresh))
-        return InsertReport(
-            type(self).__name__,
-            new=[{self.md5: key} for key in fresh],
-            existing=[{self.md5: key} for key in keys if key in there],
-            notes=prepared.notes,
-            invalid=tuple(mistakes),
-        )
+        return dataclasses.replace(self.insert_prepared(prepared.rows), notes=prepared.notes, invalid=tuple(mistakes))
 
     insert_tuple = insert_tuples
 
@@ -215,6 +205,20 @@ class ConfigTable:
         if mistakes:
             raise self._error(mistakes)
         return prepared
+
+    def insert_prepared(self, rows: Iterable[Mapping[str, Any]]) -> InsertReport:
+        """Insert complete rows, as `prepare` returned them, in bulk; rows that are there already are counted."""
+        given = {row[self.md5]: row for row in rows}
+        keys = list(given)
+        there = self.existing(keys)
+        fresh = {key: row for key, row in given.items() if key not in there}
+        self.insert(fresh.values(), skip_duplicates=True, chunk_size=_CHUNK)  # type: ignore[attr-defined]
+        self._after_insert(list(fresh))
+        return InsertReport(
+            type(self).__name__,
+            new=[{self.md5: key} for key in fresh],
+            existing=[{self.md5: key} for key in keys if key in there],
+        )
 
     def existing(self, keys: Sequence[str]) -> set[str]:
         """Return which of the md5s are in the table."""

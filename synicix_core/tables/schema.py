@@ -34,7 +34,7 @@ JOB_COLUMNS = frozenset(
 )
 """The columns of DataJoint's job table that the queue touches."""
 
-_CLASS_LEVEL = {"insert_tuples", "insert_tuple", "prepare", "existing"}
+_CLASS_LEVEL = {"insert_tuples", "insert_tuple", "insert_prepared", "prepare", "existing"}
 _TABLES = {
     "DatasetConfig": "dataset_config",
     "ModelConfig": "model_config",

@@ -10,6 +10,8 @@ from synicix_core.tables.config_table import ConfigTable, RowCheck
 
 __all__ = ["TrainingTask"]
 
+_FEW = 500
+
 _CONFIGS = {
     "dataset_config_md5_hash": "DatasetConfig",
     "model_config_md5_hash": "ModelConfig",
@@ -39,7 +41,7 @@ class TrainingTask(ConfigTable):
     def _before_rows(self, rows: list[Any]) -> None:
         """Read, once for the batch, which configs there are and what the models of them need."""
         self._known = {column: self._existing(column, rows) for column in _CONFIGS}
-        self._models: dict[str, tuple[str, frozenset[str], frozenset[str], frozenset[str]]] = {}
+        self._models = self._read_models(self._known["model_config_md5_hash"])
         self._supplied: dict[str, frozenset[str]] = {}
         self._pairs: dict[tuple[str, str], list[str]] = {}
 
@@ -78,17 +80,20 @@ class TrainingTask(ConfigTable):
             self._pairs[dataset, model] = mistakes
         return self._pairs[dataset, model]
 
+    def _read_models(self, keys: set[str]) -> dict[str, tuple[str, dict[str, Any]]]:
+        """Return provider and parameters of model configs by md5; of all of them where most are asked for."""
+        table = self.tables["ModelConfig"]()
+        few = [{"model_config_md5_hash": key} for key in sorted(keys)] if len(keys) <= _FEW else True
+        rows = (table & few).to_dicts() if keys else []
+        return {row["model_config_md5_hash"]: (row["model_provider"], row["model_class_params"]) for row in rows}
+
     def _model(self, key: str) -> tuple[str, frozenset[str], frozenset[str], frozenset[str]]:
         """Return a model's name, the parameters it requires, those it accepts, and those its config gives."""
-        if key not in self._models:
-            table = self.tables["ModelConfig"]
-            row = (table & {"model_config_md5_hash": key}).fetch1()
-            registered = self.services.registry.resolve_stored("model", row["model_provider"])
-            signature = describe(registered)
-            names = frozenset(parameter.name for parameter in signature.parameters)
-            required = frozenset(parameter.name for parameter in signature.parameters if parameter.required)
-            self._models[key] = (registered.qualified, required, names, frozenset(row["model_class_params"]))
-        return self._models[key]
+        provider, params = self._models[key]
+        registered = self.services.registry.resolve_stored("model", provider)
+        parameters = describe(registered).parameters
+        required = frozenset(parameter.name for parameter in parameters if parameter.required)
+        return registered.qualified, required, frozenset(parameter.name for parameter in parameters), frozenset(params)
 
     def _additional(self, key: str) -> frozenset[str]:
         if key not in self._supplied:

@@ -1,14 +1,16 @@
-"""From the rows of a task to everything the executor needs, in one query."""
+"""From the rows of a task to everything that is needed to train it on this machine."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from synicix_core.settings import Settings
 from synicix_core.tables.dataset_config import TIERS
-from synicix_core.tables.schema import Tables
 from synicix_core.training.spec import Component, TaskSpec
+
+if TYPE_CHECKING:
+    from synicix_core.tables.schema import Tables
 
 __all__ = ["fetch_configs", "make_spec", "model_path"]
 
@@ -34,7 +36,7 @@ def make_spec(
     Parameters
     ----------
     row : dict
-        As `fetch_configs` returns it.
+        The columns of the three configs, and the md5 of the task, as `fetch_configs` returns them.
     settings : Settings
         Directories of this machine.
     dataset_path : Path

@@ -1,0 +1,211 @@
+"""Claims are exclusive, expire, and are proved again when a result is committed."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime
+
+import pytest
+
+from synicix_core import Pipeline
+from synicix_core.database import execute
+from synicix_core.errors import ClaimLost
+from synicix_core.tables.queue import Exclusions, Queue
+from tests.rows import insert_tasks
+
+pytestmark = pytest.mark.database
+
+RESULT = {
+    "test_score": 0.5,
+    "status": "completed",
+    "metrics": {"test": {"loss": 0.5}},
+    "best_epoch": 1,
+    "epochs": 2,
+    "training_epoch_loss_history": [1.0, 0.5],
+    "validation_epoch_loss_history": [1.0, 0.5],
+    "regularization_loss_history": [0.0, 0.0],
+    "model_class_params_history": [],
+    "model_save_path": "model.pt",
+    "model_sha256": "0" * 64,
+    "train_seconds": 1.0,
+    "provenance": {},
+}
+
+
+@pytest.fixture
+def queue(pipeline):
+    insert_tasks(pipeline, trainings=[{"seed": seed} for seed in range(4)])
+    return pipeline.queue
+
+
+def claim(queue, worker="a" * 32, **options):
+    return queue.claim(worker, "host", 1, "cpu", **options)
+
+
+def status(pipeline, task):
+    return (pipeline.TrainingResult.jobs & {"training_task_md5_hash": task}).fetch1("status")
+
+
+def test_a_claim_is_a_reserved_job_and_a_running_attempt(pipeline, queue):
+    held = claim(queue)
+    assert held.attempt == 1
+    assert status(pipeline, held.task) == "reserved"
+    row = (pipeline.TrainingAttempt & held.key).fetch1()
+    assert (row["state"], row["worker"], row["host"]) == ("running", "a" * 32, "host")
+    assert abs((datetime.now(UTC).replace(tzinfo=None) - row["started_at"]).total_seconds()) < 60
+
+
+def test_workers_at_once_never_claim_the_same_task(pipeline, queue):
+    insert_tasks(pipeline, trainings=[{"seed": seed} for seed in range(40)])
+    taken: list[str] = []
+
+    def work(worker):
+        own = Pipeline()
+        while (held := claim(Queue(own.tables), worker, order="random" if worker[0] > "3" else "original")) is not None:
+            taken.append(held.task)
+        own.connection.close()
+
+    threads = [threading.Thread(target=work, args=(f"{number}" * 32,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(taken) == len(set(taken)) == 40
+
+
+def test_nothing_to_claim(pipeline):
+    assert claim(pipeline.queue) is None
+    assert pipeline.queue.waiting() == (0, None)
+
+
+def test_a_committed_result_ends_the_claim(pipeline, queue):
+    held = claim(queue)
+    queue.commit(held, RESULT)
+    row = (pipeline.TrainingResult & held.key).fetch1()
+    assert row["training_epoch_loss_history"] == [1.0, 0.5]
+    assert abs((datetime.now(UTC).replace(tzinfo=None) - row["utc_insert_time"]).total_seconds()) < 60
+    assert len(pipeline.TrainingResult.jobs & held.key) == 0
+    assert (pipeline.TrainingAttempt & held.key).fetch1("state") == "finished"
+    assert queue.enqueue() == 0
+
+
+def test_a_worker_that_was_taken_for_lost_cannot_commit(pipeline, queue):
+    late = claim(queue)
+    execute(queue.connection, f"UPDATE {pipeline.TrainingAttempt.full_table_name} SET heartbeat_at = '2020-01-01 00:00:00'")
+    assert queue.recover(lease_seconds=300, max_attempts=3) == 1
+    assert queue.heartbeat(late) is False
+    successor = next(held for held in iter(lambda: claim(queue, "b" * 32), None) if held.task == late.task)
+    assert successor.attempt == 2
+    for act in (
+        lambda: queue.commit(late, RESULT),
+        lambda: queue.release(late),
+        lambda: queue.fail(late, "late", ""),
+        lambda: queue.retry_later(late, "late", "", 1),
+    ):
+        with pytest.raises(ClaimLost):
+            act()
+    assert len(pipeline.TrainingResult & late.key) == 0
+    queue.commit(successor, RESULT)
+    assert (pipeline.TrainingResult & late.key).fetch1("attempt") == 2
+
+
+def test_a_result_is_written_whole_or_not_at_all(pipeline, queue):
+    held = claim(queue)
+    with pytest.raises(Exception, match="splendid|status"):
+        queue.commit(held, {**RESULT, "status": "splendid"})
+    assert len(pipeline.TrainingResult()) == 0
+    assert status(pipeline, held.task) == "reserved"
+    queue.commit(held, RESULT)
+
+
+def test_a_task_deleted_meanwhile_is_a_lost_claim(pipeline, queue):
+    held = claim(queue)
+    (pipeline.TrainingTask & held.key).delete(prompt=False)
+    assert queue.heartbeat(held) is False
+    with pytest.raises(ClaimLost, match="deleted"):
+        queue.commit(held, RESULT)
+
+
+def test_a_released_task_is_pending_at_once_with_its_checkpoint(pipeline, queue):
+    held = claim(queue)
+    queue.release(held, checkpoint="x.checkpoint")
+    assert status(pipeline, held.task) == "pending"
+    assert (pipeline.TrainingAttempt & held.key).fetch1("state", "checkpoint_path") == ("released", "x.checkpoint")
+    assert queue.waiting()[0] == 4
+
+
+def test_a_task_may_be_tried_again_later(pipeline, queue):
+    held = claim(queue)
+    queue.retry_later(held, "out of luck", "stack", delay=100)
+    count, due = queue.waiting(f"SELECT '{held.task}'")
+    assert count == 1
+    assert 90 < due <= 100
+    assert held.task not in {other.task for other in iter(lambda: claim(queue), None)}
+
+
+def test_an_error_stays_until_somebody_retries(pipeline, queue):
+    held = claim(queue)
+    queue.fail(held, "bad \0 luck " + "x" * 5000, "the stack")
+    job = (pipeline.TrainingResult.jobs.errors & held.key).fetch1()
+    assert job["error_message"].startswith("bad \\0 luck xxx")
+    assert job["error_stack"] == "the stack"
+    attempt = (pipeline.TrainingAttempt & held.key).fetch1()
+    assert (attempt["state"], attempt["error_stack"]) == ("failed", "the stack")
+    assert queue.enqueue() == 0
+    assert queue.retry([held.task]) == 1
+    assert status(pipeline, held.task) == "pending"
+    assert queue.retry([held.task]) == 0
+
+
+def test_a_task_that_loses_its_workers_becomes_an_error(pipeline, queue):
+    task = claim(queue).task
+    for round_ in range(3):
+        execute(queue.connection, f"UPDATE {pipeline.TrainingAttempt.full_table_name} SET heartbeat_at = '2020-01-01 00:00:00'")
+        assert queue.recover(lease_seconds=300, max_attempts=3) >= 1
+        if round_ < 2:
+            assert task in {held.task for held in iter(lambda: claim(queue), None)}
+    assert status(pipeline, task) == "error"
+
+
+def test_a_fresh_heartbeat_keeps_the_claim(pipeline, queue):
+    held = claim(queue)
+    assert queue.heartbeat(held, {"epoch": 3, "train_loss": 0.5, "validation_loss": None})
+    assert queue.heartbeat(held)
+    assert queue.recover(lease_seconds=300, max_attempts=3) == 0
+    row = (pipeline.TrainingAttempt & held.key).fetch1()
+    assert (row["epoch"], row["train_loss"], row["validation_loss"]) == (3, 0.5, None)
+
+
+def test_priority_comes_first(pipeline, queue):
+    urgent = sorted(pipeline.TrainingResult.jobs.to_arrays("training_task_md5_hash"))[-1]
+    pipeline.TrainingResult.jobs.update1({"training_task_md5_hash": urgent, "priority": 1})
+    assert claim(queue, order="original").task == urgent
+
+
+@pytest.mark.parametrize("order", ["original", "random"])
+def test_a_restriction_and_exclusions_hold(pipeline, queue, order):
+    chosen = pipeline.restriction(["seed < 2"])
+    assert queue.waiting(chosen)[0] == 2
+    taken = {held.task for held in iter(lambda: claim(queue, restriction=chosen, order=order), None)}
+    seeds = (pipeline.TrainingTask * pipeline.TrainingConfig & [{"training_task_md5_hash": task} for task in taken]).to_arrays("seed")
+    assert sorted(seeds) == [0, 1]
+    nobody = Exclusions({("ModelConfig", "model_provider"): ["toy-lab/Line"]})
+    assert claim(queue, exclusions=nobody, order=order) is None
+    assert queue.waiting(exclusions=nobody)[0] == 0
+    one = Exclusions(training_configs=[(pipeline.TrainingConfig & "seed = 2").fetch1("training_config_md5_hash")])
+    assert queue.waiting(exclusions=one)[0] == 1
+
+
+def test_the_attempt_number_only_grows(queue):
+    first = claim(queue)
+    queue.release(first)
+    again = next(held for held in iter(lambda: claim(queue), None) if held.task == first.task)
+    assert again.attempt == 2
+
+
+def test_foreign_reservations_are_left_alone(pipeline, queue):
+    """A job reserved by DataJoint itself has no attempt of ours; nobody takes it away."""
+    key = pipeline.TrainingTask.keys()[0]
+    assert pipeline.TrainingResult.jobs.reserve(key)
+    assert queue.recover(lease_seconds=0.0, max_attempts=3) == 0
+    assert key["training_task_md5_hash"] not in {held.task for held in iter(lambda: claim(queue), None)}

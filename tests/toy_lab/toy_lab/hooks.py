@@ -1,0 +1,50 @@
+"""What the toy lab provides."""
+
+import json
+import os
+
+from synicix_core import DatasetProvider, ModelProvider, TrainerProvider, hookimpl
+
+
+@hookimpl
+def synicix_datasets():
+    yield DatasetProvider("Points", target="toy_lab.parts:Points", summary="Points on a line", neutral=("chunk",))
+
+
+@hookimpl
+def synicix_models():
+    yield ModelProvider("Line", target="toy_lab.parts:Line", summary="A linear model")
+    yield ModelProvider("NeedsMore", target="toy_lab.parts:NeedsMore", summary="Needs a parameter that nobody supplies")
+
+
+@hookimpl
+def synicix_trainers():
+    yield TrainerProvider("Misbehaving", target="toy_lab.parts:Misbehaving", summary="Fails as its parameter says")
+
+
+def _note(event):
+    if path := os.environ.get("TOY_LAB_EVENTS"):
+        with open(path, "a") as file:
+            file.write(json.dumps({"event": type(event).__name__, "task": event.task, "attempt": event.attempt}) + "\n")
+
+
+@hookimpl
+def synicix_task_started(event):
+    _note(event)
+
+
+@hookimpl
+def synicix_epoch_finished(event):
+    _note(event)
+    if os.environ.get("TOY_LAB_RAISE"):
+        raise RuntimeError("the observer is broken")
+
+
+@hookimpl
+def synicix_task_finished(event):
+    _note(event)
+
+
+@hookimpl
+def synicix_task_failed(event):
+    _note(event)
