@@ -49,7 +49,7 @@ class SynicixError(Exception):
     def __str__(self) -> str:
         why = f":{'' if self.why.startswith(chr(10)) else ' '}{self.why}" if self.why else ""
         head = self.what + (f" ({self.where})" if self.where else "") + why
-        return " ".join(_sentence(part) for part in (head, self.hint) if part)
+        return ("\n" if "\n" in head else " ").join(_sentence(part) for part in (head, self.hint) if part)
 
 
 def _sentence(text: str) -> str:
@@ -156,14 +156,6 @@ class ParamsError(SynicixError, ValueError):
         self.mistakes = tuple(mistakes)
         lines = "".join(f"\n  {path}: {message}" if path else f"\n  {message}" for path, message in self.mistakes)
         super().__init__(what, where=where, why=lines.lstrip() if len(self.mistakes) == 1 else lines, hint=hint)
-
-    def __str__(self) -> str:
-        text = super().__str__()
-        return (
-            text.replace(f"{self.why} {self.hint}", f"{self.why}\n{self.hint}")
-            if self.hint and "\n" in self.why
-            else text
-        )
 
 
 class DatasetError(SynicixError):

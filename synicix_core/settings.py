@@ -40,6 +40,12 @@ class WorkerSettings:
     """How long a worker waits for a database that went away."""
     retry_seconds: float = 60.0
     """Pause before the second attempt; it doubles with each further one."""
+    threads: int = 1
+    """CPU threads of an executor that trains on the CPU; 0 leaves the choice to torch.
+
+    One, because several workers side by side use the cores of a machine better than one worker's threads do, and because
+    the last digits of a result depend on the number of threads.
+    """
 
 
 @dataclass(frozen=True)
@@ -144,6 +150,7 @@ TEMPLATE = """\
 # max_attempts = 3
 # db_timeout_seconds = 600.0          # how long to wait for a database that went away
 # retry_seconds = 60.0                # pause before the second attempt; doubles with each further one
+# threads = 1                         # CPU threads of one worker; 0 leaves the choice to torch
 """
 
 
@@ -202,6 +209,7 @@ _SETTINGS = (
     _Setting("worker.max_attempts", int, "an integer from 1 on", lambda value: value >= 1),
     _positive("db_timeout_seconds"),
     _positive("retry_seconds"),
+    _Setting("worker.threads", int, "an integer from 0 on", lambda value: value >= 0),
 )
 _BY_KEY = {setting.key: setting for setting in _SETTINGS}
 _BY_FLAT = {setting.flat: setting for setting in _SETTINGS}

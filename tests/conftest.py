@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +36,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 @pytest.fixture(scope="session")
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def server(request: pytest.FixtureRequest) -> Iterator[dict[str, str]]:
     """The DJ_* variables of a running server: the embedded PostgreSQL, or MySQL with ``--mysql``."""
     if request.config.getoption("--mysql"):
         host, port, user, password = os.environ["SYNICIX_TEST_MYSQL"].split(":")
@@ -43,10 +45,12 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     from synicix_core.database import embedded
     from synicix_core.settings import create_project
 
-    folder = create_project(tmp_path_factory.mktemp("server")).project_dir
+    # Not below pytest's own directory, which it closes to others again whenever a second pytest starts.
+    folder = create_project(tempfile.mkdtemp(prefix="synicix-tests-")).project_dir
     host = embedded.start(folder)
     yield {"DJ_HOST": host, "DJ_USER": "postgres", "DJ_PASS": "", "DJ_BACKEND": "postgresql"}
     embedded.stop(folder)
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

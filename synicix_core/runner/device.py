@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from synicix_core.errors import ConfigurationError
 
-__all__ = ["describe_device"]
+__all__ = ["use_device"]
 
 
-def describe_device(name: str) -> tuple[str, str]:
-    """Find a device.
+def use_device(name: str, threads: int) -> tuple[str, str]:
+    """Find a device, and limit this process to `threads` threads if it is the CPU.
 
     Parameters
     ----------
     name : str
         As torch names it (``cpu``, ``cuda``, ``cuda:1``, ``mps``); ``auto`` takes the first GPU, or the CPU where there is none.
+    threads : int
+        CPU threads; 0 leaves the choice to torch.
 
     Returns
     -------
@@ -40,4 +42,6 @@ def describe_device(name: str) -> tuple[str, str]:
     if device.type == "cuda":
         index = device.index or 0
         return f"cuda:{index}", torch.cuda.get_device_name(index)
+    if device.type == "cpu" and threads:
+        torch.set_num_threads(threads)
     return device.type, "Apple GPU" if device.type == "mps" else "CPU"

@@ -36,10 +36,10 @@ def main() -> None:
     threading.Thread(target=_listen, args=(channel, tasks, stop), daemon=True).start()
     try:
         # Imported before the supervisor claims anything: what fails here is this machine's fault, not a task's.
-        from synicix_core.runner.device import describe_device
+        from synicix_core.runner.device import use_device
         from synicix_core.training.run import run_task
 
-        device, description = describe_device(sys.argv[3])
+        device, description = use_device(sys.argv[3], int(sys.argv[4]))
     except Exception as error:
         channel.send({"type": "unusable", "error": _summary(error), "stack": traceback.format_exc()})
         return

@@ -25,6 +25,8 @@ class ExecutorProcess:
     ----------
     device : str
         Device it is to use, as torch names it, or ``auto``.
+    threads : int
+        CPU threads if that is the CPU; 0 leaves the choice to torch.
 
     Attributes
     ----------
@@ -32,11 +34,16 @@ class ExecutorProcess:
         The device it found, and what people call it.
     """
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, threads: int) -> None:
         theirs_reads, ours_writes = os.pipe()
         ours_reads, theirs_writes = os.pipe()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "synicix_core.runner.executor", str(theirs_reads), str(theirs_writes), device],
+            [
+                sys.executable,
+                "-m",
+                "synicix_core.runner.executor",
+                *map(str, (theirs_reads, theirs_writes, device, threads)),
+            ],
             stdin=subprocess.DEVNULL,
             # What a trainer prints must not mix with what the command prints.
             stdout=2,

@@ -400,7 +400,7 @@ class Supervisor:
         if self._executor is not None and self._executor.alive:
             return True
         self._kill_executor()
-        self._executor = ExecutorProcess(self._options.device)
+        self._executor = ExecutorProcess(self._options.device, self._times.threads)
         if not self._executor.wait_ready(self._interrupted):
             return False
         note = "no GPU was found; training runs on the CPU" if self._executor.device == "cpu" else ""

@@ -1,0 +1,170 @@
+"""Notice a lost connection, open it again, and run statements and transactions that say so when it is lost.
+
+DataJoint 2.3 reconnects on MySQL only, and on PostgreSQL believes a dead connection to be alive. These functions work with
+any DataJoint connection, also one that the user made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from synicix_core.database.quiet import datajoint, quiet
+from synicix_core.errors import DatabaseUnavailable, SynicixError
+
+__all__ = ["ensure_connected", "execute", "is_connection_lost", "set_session_utc", "transaction"]
+
+# Client errors 2xxx, and what a server says that is about to close: shutdown, network, inactivity.
+_MYSQL_LOST = {0, 1053, 1158, 1159, 1160, 1161, 2002, 2003, 2006, 2013, 2055, 4031}
+# Shutdown, crash, starting up, and the two time limits on idle sessions; 08xxx are PostgreSQL's connection errors.
+_POSTGRESQL_LOST = {"57P01", "57P02", "57P03", "57P05", "25P03"}
+
+
+def ensure_connected(connection: Any) -> None:
+    """Open `connection` again if it was dropped; an open transaction is gone then, and its state is cleared.
+
+    Raises
+    ------
+    DatabaseUnavailable
+        The server cannot be reached.
+    ConfigurationError
+        It refuses the credentials.
+    """
+    if not connection._is_closed and connection._conn is not None and connection.adapter.ping(connection._conn):
+        return
+    forget(connection)
+    try:
+        with quiet():
+            connection.connect()
+        set_session_utc(connection)
+        connection.connection_id = connection.adapter.get_connection_id(connection._conn)
+    except SynicixError:
+        raise
+    except Exception as error:
+        raise DatabaseUnavailable(
+            "The database cannot be reached", where=_where(connection), why=str(error).strip()
+        ) from error
+
+
+def execute(connection: Any, sql: str, params: Sequence[Any] = ()) -> Any:
+    """Run one statement and return its cursor; unlike DataJoint's `query`, never run it twice.
+
+    Raises
+    ------
+    DatabaseUnavailable
+        The connection was lost before or during the statement, which may or may not have taken effect.
+    """
+    try:
+        # None instead of an empty sequence: the drivers then leave a "%" in the statement alone.
+        return connection.query(sql, tuple(params) or None, reconnect=False)
+    except Exception as error:
+        if is_connection_lost(connection, error):
+            raise _lost(connection, error) from error
+        raise
+
+
+@contextmanager
+def transaction(connection: Any) -> Iterator[None]:
+    """Run the block in one transaction: commit at its end, roll back if it raises.
+
+    A connection that was dropped before is opened again first. DataJoint's own inserts and deletes join the transaction.
+
+    Raises
+    ------
+    DatabaseUnavailable
+        The connection was lost inside. Nothing was written, unless it was lost during the commit itself: then the message
+        says so, and only a look at the rows can tell.
+    """
+    if connection._in_transaction and connection.in_transaction:
+        raise datajoint.errors.DataJointError("A transaction is open already; transactions do not nest.")
+    ensure_connected(connection)
+    execute(connection, connection.adapter.start_transaction_sql())
+    connection._in_transaction = True
+    try:
+        yield
+    except BaseException as error:
+        lost = is_connection_lost(connection, error)
+        if lost or not _roll_back(connection):
+            forget(connection)
+        if lost and not isinstance(error, DatabaseUnavailable):
+            raise _lost(connection, error) from error
+        raise
+    _commit(connection)
+
+
+def is_connection_lost(connection: Any, error: BaseException) -> bool:
+    """Return whether `error`, raised by a statement on `connection`, means that the connection is gone."""
+    if isinstance(error, DatabaseUnavailable | datajoint.errors.LostConnectionError):
+        return True
+    if connection.adapter.backend == "postgresql":
+        import psycopg2
+
+        if not isinstance(error, psycopg2.Error):
+            return False
+        code = error.pgcode or ""
+        # A connection that broke carries no code; the driver has closed its end by then.
+        return code in _POSTGRESQL_LOST or code.startswith("08") or bool(connection._conn.closed)
+    import pymysql
+
+    return isinstance(error, pymysql.err.Error) and bool(error.args) and error.args[0] in _MYSQL_LOST
+
+
+def set_session_utc(connection: Any) -> None:
+    """Make the session count in UTC: DataJoint's columns hold times without a zone."""
+    postgresql = connection.adapter.backend == "postgresql"
+    cursor = connection.adapter.get_cursor(connection._conn)
+    cursor.execute("SET TIME ZONE 'UTC'" if postgresql else "SET time_zone = '+00:00'")
+    cursor.close()
+
+
+def forget(connection: Any) -> None:
+    """Close the driver's end of `connection` and clear what DataJoint remembers of an open transaction."""
+    if connection._conn is not None:
+        # Closing a broken connection may raise; there is nothing left to save.
+        with contextlib.suppress(Exception):
+            connection._conn.close()
+    connection._is_closed = True
+    connection._in_transaction = False
+
+
+def _roll_back(connection: Any) -> bool:
+    try:
+        execute(connection, connection.adapter.rollback_sql())
+    except Exception:
+        # Closing the session rolls back as well, and what the block raised is worth more than this.
+        return False
+    connection._in_transaction = False
+    return True
+
+
+def _commit(connection: Any) -> None:
+    try:
+        cursor = execute(connection, connection.adapter.commit_sql())
+    except Exception as error:
+        forget(connection)
+        if isinstance(error, DatabaseUnavailable):
+            raise DatabaseUnavailable(
+                "The connection to the database was lost during a commit",
+                where=_where(connection),
+                why="whether it took effect is unknown",
+                hint="Look at the rows before trying again.",
+            ) from error
+        raise
+    connection._in_transaction = False
+    # PostgreSQL answers COMMIT with ROLLBACK, and no error, when an earlier statement of the transaction failed.
+    if getattr(cursor, "statusmessage", "COMMIT") == "ROLLBACK":
+        raise datajoint.errors.DataJointError(
+            "The transaction was rolled back: a statement in it had failed, and its error was ignored."
+        )
+
+
+def _lost(connection: Any, error: BaseException) -> DatabaseUnavailable:
+    why = str(error).strip() or type(error).__name__
+    return DatabaseUnavailable("The connection to the database was lost", where=_where(connection), why=why)
+
+
+def _where(connection: Any) -> str:
+    info = connection.conn_info
+    return f"{info['host']}:{info['port']} as user {info['user']}"
