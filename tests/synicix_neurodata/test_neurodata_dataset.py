@@ -86,11 +86,13 @@ def test_modes(path, mode, input_shape, output_shape):
     assert target.dtype == torch.float32
 
 
+@pytest.mark.parametrize("limit", [0, 512])
 @pytest.mark.parametrize("mode", MODES)
 @settings(deadline=None, max_examples=20)
 @given(data=st.data())
-def test_items_batches_and_tensors_are_equal_bit_for_bit(tmp_path_factory, mode, data):
-    dataset = NeuroDataDataset(write(tmp_path_factory.mktemp("r") / "r.h5"), "train", mode=mode)
+def test_items_batches_and_tensors_are_equal_bit_for_bit(tmp_path_factory, mode, limit, data):
+    file = write(tmp_path_factory.mktemp("r") / "r.h5")
+    dataset = NeuroDataDataset(file, "train", mode=mode, memory_limit_mb=limit)
     indices = data.draw(st.lists(st.integers(0, len(dataset) - 1), min_size=1, max_size=20))
     batch = default_collate(dataset.__getitems__(indices))
     singles = default_collate([dataset[index] for index in indices])
@@ -104,9 +106,27 @@ def test_items_batches_and_tensors_are_equal_bit_for_bit(tmp_path_factory, mode,
             torch.testing.assert_close(some[0], whole[0][indices], rtol=0, atol=0)
 
 
-def test_an_index_beyond_the_tier_is_an_index_error(path):
+@pytest.mark.parametrize("limit", [0, 512])
+def test_an_index_beyond_the_tier_is_an_index_error(path, limit):
     with pytest.raises(IndexError):
-        plain(path)[TRIALS]
+        NeuroDataDataset(path, "train", memory_limit_mb=limit)[TRIALS]
+
+
+def test_a_tier_that_fits_is_read_once_and_a_larger_one_batch_by_batch(path, monkeypatch):
+    reads = []
+    whole_read = NeuroDataDataset._read
+    monkeypatch.setattr(NeuroDataDataset, "_read", lambda self, rows: reads.append(len(rows)) or whole_read(self, rows))
+    for limit, expected in ((512, [int((TIERS == "train").sum())]), (0, [1, 2])):
+        reads.clear()
+        dataset = NeuroDataDataset(path, "train", memory_limit_mb=limit)
+        dataset[0], dataset.__getitems__([1, 2])
+        assert reads == expected
+
+
+def test_what_is_kept_cannot_be_changed_from_outside(path):
+    dataset = NeuroDataDataset(path, "train")
+    dataset.tensors()[1].zero_()
+    assert dataset.tensors()[1].any()
 
 
 def test_normalisation_uses_the_training_tier_only_and_its_rule(path):
@@ -257,9 +277,9 @@ def test_the_open_file_is_not_pickled(path):
     assert torch.equal(copy[0][0]["stimulus"], first[0]["stimulus"])
 
 
-@pytest.mark.parametrize("method", ["spawn", "fork"])
-def test_worker_processes_read_the_same(path, method):
-    dataset = NeuroDataDataset(path, "train", mode="full-encoding")
+@pytest.mark.parametrize(("method", "limit"), [("spawn", 512), ("fork", 0)])
+def test_worker_processes_read_the_same(path, method, limit):
+    dataset = NeuroDataDataset(path, "train", mode="full-encoding", memory_limit_mb=limit)
     # The parent has the file open by now, which a forked worker must not use.
     inputs, targets = dataset.tensors()
     loader = DataLoader(dataset, batch_size=4, num_workers=2, multiprocessing_context=method)
@@ -269,7 +289,7 @@ def test_worker_processes_read_the_same(path, method):
 
 
 def test_a_forked_process_opens_its_own_file(path, monkeypatch):
-    dataset = plain(path)
+    dataset = NeuroDataDataset(path, "train", memory_limit_mb=0)
     dataset[0]
     parents = dataset._open()
     monkeypatch.setattr(os, "getpid", lambda: -1)

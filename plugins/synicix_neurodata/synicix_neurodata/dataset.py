@@ -70,6 +70,9 @@ class NeuroDataDataset(Dataset[tuple[Inputs, Tensor]]):
     normalize : bool or tuple of str
         Which parts are normalised with statistics of the training tier (`synicix_neurodata.statistics.normalization`):
         all, none, or those named of ``images``, ``responses``, ``behavior`` and ``pupil_center``.
+    memory_limit_mb : int
+        A tier whose tensors take at most so many MiB is read once and kept in memory; a larger one is read batch by
+        batch. Changes speed only.
 
     Attributes
     ----------
@@ -93,6 +96,7 @@ class NeuroDataDataset(Dataset[tuple[Inputs, Tensor]]):
         *,
         mode: Mode = "stimulus-encoding",
         normalize: bool | tuple[str, ...] = True,
+        memory_limit_mb: int = 512,
     ) -> None:
         self.path = os.fspath(path)
         self.tier = tier
@@ -105,6 +109,9 @@ class NeuroDataDataset(Dataset[tuple[Inputs, Tensor]]):
         self._normalize: dict[str, Normalization] = {
             part: normalization(self._recording, part) for part in self._used if part in named
         }
+        per_trial = sum(int(np.prod(self._recording.shapes[part])) for part in set(self._used))
+        self._fits = len(self._rows) * per_trial * 4 <= memory_limit_mb * 2**20
+        self._kept: tuple[Inputs, Tensor] | None = None
         self._file: h5py.File | None = None
         self._file_process = 0
 
@@ -128,14 +135,14 @@ class NeuroDataDataset(Dataset[tuple[Inputs, Tensor]]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Inputs, Tensor]]:
         """Return several trials with one access to the file for each part."""
-        inputs, targets = self._read(self._rows[np.asarray(indices, dtype=np.intp)])
+        inputs, targets = self._batch(np.asarray(indices, dtype=np.intp))
         if isinstance(inputs, dict):
             return [({name: part[i] for name, part in inputs.items()}, targets[i]) for i in range(len(targets))]
         return [(inputs[i], targets[i]) for i in range(len(targets))]
 
     def tensors(self) -> tuple[Inputs, Tensor]:
         """Return the inputs and the targets of the whole tier, first axis trials, equal to the items."""
-        return self._read(self._rows)
+        return self._batch(np.arange(len(self._rows)))
 
     def column(self, name: str) -> NDArray[Any]:
         """Return one value per trial of the tier: ``trial_idx``, ``types``, a name in ``/item_info``…
@@ -173,8 +180,19 @@ class NeuroDataDataset(Dataset[tuple[Inputs, Tensor]]):
         return params
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the open file out, so that the dataset can be sent to worker processes."""
-        return {**self.__dict__, "_file": None, "_file_process": 0}
+        """Leave the open file and what was read of it out, so that the dataset can be sent to worker processes."""
+        return {**self.__dict__, "_kept": None, "_file": None, "_file_process": 0}
+
+    def _batch(self, indices: NDArray[np.intp]) -> tuple[Inputs, Tensor]:
+        if not self._fits:
+            return self._read(self._rows[indices])
+        if self._kept is None:
+            self._kept = self._read(self._rows)
+        inputs, targets = self._kept
+        chosen = torch.from_numpy(indices)
+        if isinstance(inputs, dict):
+            return {name: part[chosen] for name, part in inputs.items()}, targets[chosen]
+        return inputs[chosen], targets[chosen]
 
     def _read(self, rows: NDArray[np.intp]) -> tuple[Inputs, Tensor]:
         try:

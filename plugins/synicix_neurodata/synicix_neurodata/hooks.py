@@ -18,6 +18,7 @@ def synicix_datasets() -> Iterator[DatasetProvider]:
         "NeuroDataDataset",
         target="synicix_neurodata.dataset:NeuroDataDataset",
         summary="Images, responses, behaviour and pupil of one recording in an HDF5 file",
+        neutral=("memory_limit_mb",),
     )
 
 
