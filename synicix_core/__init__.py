@@ -21,7 +21,7 @@ from synicix_core.providers import (
 if TYPE_CHECKING:
     from synicix_core.errors import DatasetError, SynicixError
     from synicix_core.pipeline import Pipeline
-    from synicix_core.training.contract import Trainer, TrainingContext
+    from synicix_core.training.contract import Trainer, TrainingContext, TrainingInterrupted
 
 __all__ = [
     "CriterionProvider",
@@ -36,6 +36,7 @@ __all__ = [
     "Trainer",
     "TrainerProvider",
     "TrainingContext",
+    "TrainingInterrupted",
     "hookimpl",
 ]
 
@@ -45,6 +46,7 @@ _LAZY = {
     "SynicixError": "synicix_core.errors",
     "Trainer": "synicix_core.training.contract",
     "TrainingContext": "synicix_core.training.contract",
+    "TrainingInterrupted": "synicix_core.training.contract",
 }
 
 

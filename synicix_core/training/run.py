@@ -1,0 +1,217 @@
+"""Train one task from its specification to its outcome."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from synicix_core.errors import CheckpointError
+from synicix_core.hashing import file_sha256
+from synicix_core.registry import Registered, Registry
+from synicix_core.training.build import (
+    TaskParts,
+    accepts,
+    building,
+    load_parts,
+    make_criterion,
+    make_dataset,
+    make_metrics,
+    make_model,
+    make_tier_loader,
+    require_examples,
+    resolve_device,
+    trainer_arguments,
+)
+from synicix_core.training.check import CheckReport, check_task
+from synicix_core.training.context import CHECKPOINT_SECONDS, TaskContext
+from synicix_core.training.contract import Metric
+from synicix_core.training.load import load_state, score_tier
+from synicix_core.training.parameter_summary import plain
+from synicix_core.training.precision import Precision, resolve_precision
+from synicix_core.training.provenance import describe_run
+from synicix_core.training.random_state import seed_everything
+from synicix_core.training.spec import TIERS, TaskObserver, TaskOutcome, TaskSpec
+from synicix_core.training.torch_state import restored_torch_state
+
+__all__ = ["CheckReport", "TaskObserver", "check_task", "requested_precision", "run_task"]
+
+_LOSS_HISTORIES = ("training_epoch_loss_history", "validation_epoch_loss_history", "regularization_loss_history")
+
+
+def run_task(
+    spec: TaskSpec, registry: Registry, observer: TaskObserver, *, checkpoint_seconds: float = CHECKPOINT_SECONDS
+) -> TaskOutcome:
+    """Train a task, save its best weights, and score what was saved on every tier.
+
+    Everything random follows from ``spec.seed`` alone; torch's global switches are afterwards what they were before.
+
+    Parameters
+    ----------
+    spec : TaskSpec
+        What to train. A checkpoint at its ``checkpoint_path`` is gone on from; it stays there.
+    registry : Registry
+        Where the providers are found.
+    observer : TaskObserver
+        Who is told, and who may ask to stop.
+    checkpoint_seconds : float
+        Time between checkpoints.
+
+    Raises
+    ------
+    TrainingInterrupted
+        If the observer asked to stop.
+    DatasetError
+        If the dataset cannot be read or has no training or validation examples.
+    CheckpointError
+        If the trainer left no ``state_dict`` that fits the model.
+    """
+    parts = load_parts(spec, registry)
+    device = resolve_device(spec.device)
+    with restored_torch_state():
+        seed_everything(spec.seed)
+        datasets = {tier: make_dataset(parts.dataset, spec.dataset_path, tier, spec.dataset.params) for tier in TIERS}
+        require_examples(datasets, spec.dataset_path)
+        metrics = make_metrics(spec, parts, make_criterion(spec, parts))
+        context = TaskContext(
+            task=spec.task,
+            seed=spec.seed,
+            epoch_limit=spec.epoch_limit,
+            metrics=metrics,
+            make_precision=lambda: resolve_precision(requested_precision(parts.trainer, spec.trainer.params), device),
+            checkpoint_path=spec.checkpoint_path,
+            observer=observer,
+            checkpoint_seconds=checkpoint_seconds,
+        )
+        trainer = _train(spec, parts, datasets, device, context)
+        scores = _score(spec, parts, datasets, metrics, device, context)
+        return _outcome(spec, registry, trainer, context, device, scores, has_test=len(datasets["test"]) > 0)
+
+
+def requested_precision(registered: Registered, params: Mapping[str, Any]) -> str:
+    """Return what the row says of precision, or the trainer's default for it, or ``"auto"``."""
+    if "precision" in params:
+        return str(params["precision"])
+    try:
+        parameter = inspect.signature(registered.load()).parameters.get("precision")
+    except (TypeError, ValueError):
+        return "auto"
+    return parameter.default if parameter is not None and isinstance(parameter.default, str) else "auto"
+
+
+def _train(
+    spec: TaskSpec, parts: TaskParts, datasets: Mapping[str, Any], device: torch.device, context: TaskContext
+) -> Any:
+    target = parts.trainer.load()
+    with_context = accepts(target, "context")
+    # A trainer that cannot ask whether to stop is stopped by its loaders.
+    after_batch = context.progress if with_context else context.progress_or_stop
+    loaders = {}
+    for tier in TIERS:
+        loaders[tier] = make_tier_loader(spec, parts, datasets[tier], tier, device, after_batch=after_batch)
+        context.watch(tier, loaders[tier])
+    arguments = trainer_arguments(spec, parts, loaders, device, spec.model_save_path)
+    if with_context:
+        arguments["context"] = context
+    Path(spec.model_save_path).parent.mkdir(parents=True, exist_ok=True)
+    # Again, so that the first weights of a model do not depend on what the dataset drew.
+    seed_everything(spec.seed)
+    with building(parts.trainer):
+        trainer = target(**arguments)
+        context.start()
+        trainer.train()
+        context.finish()
+        trainer.load_best_performing_model()
+    return trainer
+
+
+def _score(
+    spec: TaskSpec,
+    parts: TaskParts,
+    datasets: Mapping[str, Any],
+    metrics: Mapping[str, Metric],
+    device: torch.device,
+    context: TaskContext,
+) -> dict[str, dict[str, float | None]]:
+    # A new model from the file: so the file is known to be whole, and is what the scores belong to.
+    model = make_model(spec, parts)
+    try:
+        load_state(model, spec.model_save_path)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"the trainer {parts.trainer.qualified} left no usable model",
+            where=spec.model_save_path,
+            why=f"{error.what}: {error.why}" if error.why else error.what,
+            hint="A trainer leaves model.state_dict() at model_save_path, by torch.save.",
+        ) from error
+    model.to(device)
+    scores = {}
+    for tier in TIERS:
+        stop = context.progress_or_stop
+        values = score_tier(spec, parts, metrics, model, datasets[tier], tier, device, after_batch=stop)
+        scores[tier] = values if values is not None else dict.fromkeys(metrics)
+    return scores
+
+
+def _outcome(
+    spec: TaskSpec,
+    registry: Registry,
+    trainer: Any,
+    context: TaskContext,
+    device: torch.device,
+    scores: dict[str, dict[str, float | None]],
+    *,
+    has_test: bool,
+) -> TaskOutcome:
+    missing: list[str] = []
+    histories = {name: _losses(trainer, name, missing) for name in _LOSS_HISTORIES}
+    params_history = plain(getattr(trainer, "model_class_params_history", None))
+    best_epoch = getattr(trainer, "best_epoch", None)
+    if params_history is None:
+        missing.append("model_class_params_history")
+    if not hasattr(trainer, "best_epoch"):
+        missing.append("best_epoch")
+    notes = [*context.notes, *(str(note) for note in getattr(trainer, "notes", ()))]
+    if missing:
+        notes.append(f"the trainer keeps no {', '.join(missing)}")
+    if spec.device == "auto" and device.type == "cpu":
+        notes.append("there is no GPU here; this was trained on the CPU")
+    training = histories["training_epoch_loss_history"]
+    own_precision = getattr(trainer, "precision", None)
+    precision = own_precision.resolved if isinstance(own_precision, Precision) else context.resolved_precision
+    provenance = describe_run(spec, registry, device, precision)
+    provenance |= {"attempt": spec.attempt, "resumed_from_epoch": context.resumed_from}
+    return TaskOutcome(
+        status=_status(trainer, training, has_test),
+        test_score=next(iter(scores["test"].values())),
+        metrics=scores,
+        best_epoch=int(best_epoch) if best_epoch is not None else None,
+        epochs=int(getattr(trainer, "epochs", 0) or len(training) or context.epochs),
+        training_epoch_loss_history=training,
+        validation_epoch_loss_history=histories["validation_epoch_loss_history"],
+        regularization_loss_history=histories["regularization_loss_history"],
+        model_class_params_history=params_history if params_history is not None else [],
+        model_sha256=file_sha256(spec.model_save_path),
+        train_seconds=context.train_seconds,
+        provenance=provenance,
+        notes=tuple(notes),
+    )
+
+
+def _losses(trainer: Any, name: str, missing: list[str]) -> list[float]:
+    try:
+        return [float(value) for value in plain(getattr(trainer, name))]
+    except (AttributeError, TypeError, ValueError):
+        missing.append(name)
+        return []
+
+
+def _status(trainer: Any, training: list[float], has_test: bool) -> str:
+    status = getattr(trainer, "status", None)
+    if status not in ("completed", "early_stopped", "diverged"):
+        status = "diverged" if training and not math.isfinite(training[-1]) else "completed"
+    return "no_test" if not has_test and status != "diverged" else str(status)

@@ -1,0 +1,186 @@
+"""What the executor is told about a task, and what it answers. No torch here: the supervisor reads this too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol
+
+from synicix_core.training import wire
+
+__all__ = ["TIERS", "Component", "TaskObserver", "TaskOutcome", "TaskSpec"]
+
+TIERS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Component:
+    """A provider as a row names it, with its parameters.
+
+    Attributes
+    ----------
+    kind : str
+        Kind of provider.
+    provider : str
+        Stored qualified name, such as ``synicix-mlp/SimpleMLP`` or ``my-lab/Net@2``.
+    params : dict
+        JSON, as stored.
+    """
+
+    kind: str
+    provider: str
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """Everything needed to train one task on this machine, without a database.
+
+    Attributes
+    ----------
+    task, attempt : str, int
+        md5 of the TrainingTask, and the number of this try.
+    dataset, dataset_path : Component, str
+        The dataset, and the absolute path of its file here.
+    samplers : dict of str to Component or None
+        By tier; None is the default sampler.
+    input_shape, output_shape : list or dict
+        Nested lists, a dict for several named inputs.
+    additional_model_params : dict
+        What the dataset supplies to the model; may hold NumPy arrays.
+    model, trainer, optimizer, criterion : Component
+        What is trained, and how.
+    metrics : tuple of Component
+        The first is the score.
+    batch_size, epoch_limit, seed : int
+        From the training config.
+    device : str
+        ``"auto"`` (the GPU if there is one), ``"cpu"``, ``"cuda:0"`` ….
+    num_workers : int
+        Data-loading processes.
+    model_save_path, checkpoint_path : str
+        Absolute paths of files.
+    project_commit : str
+        git commit of the project; empty where there is none.
+    """
+
+    task: str
+    attempt: int
+    dataset: Component
+    dataset_path: str
+    samplers: dict[str, Component | None]
+    input_shape: Any
+    output_shape: Any
+    additional_model_params: dict[str, Any]
+    model: Component
+    trainer: Component
+    optimizer: Component
+    criterion: Component
+    metrics: tuple[Component, ...]
+    batch_size: int
+    epoch_limit: int
+    seed: int
+    device: str
+    num_workers: int
+    model_save_path: str
+    checkpoint_path: str
+    project_commit: str = ""
+
+    def components(self) -> tuple[Component, ...]:
+        """Return every component that takes part, each provider once."""
+        samplers = [self.samplers.get(tier) for tier in TIERS]
+        used = [self.dataset, *samplers, self.model, self.trainer, self.optimizer, self.criterion, *self.metrics]
+        return tuple({(c.kind, c.provider): c for c in used if c is not None}.values())
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return it as JSON data."""
+        return {item.name: wire.to_wire(_unfold(getattr(self, item.name)), item.name) for item in fields(self)}
+
+    @classmethod
+    def from_wire(cls, data: Mapping[str, Any]) -> TaskSpec:
+        """Return what `to_wire` was called on."""
+        values = {key: wire.from_wire(value) for key, value in data.items()}
+        for key in ("dataset", "model", "trainer", "optimizer", "criterion"):
+            values[key] = Component(**values[key])
+        values["samplers"] = {tier: held and Component(**held) for tier, held in values["samplers"].items()}
+        values["metrics"] = tuple(Component(**metric) for metric in values["metrics"])
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class TaskOutcome:
+    """The result of a task.
+
+    Attributes
+    ----------
+    status : {"completed", "early_stopped", "diverged", "no_test"}
+        How it ended. ``no_test`` only where there is nothing worse to say.
+    test_score : float or None
+        The first metric on the test tier; None where it is not finite or there is no test tier.
+    metrics : dict
+        ``{tier: {metric: value or None}}``.
+    best_epoch, epochs : int or None, int
+        The epoch whose weights were kept, from 1, and the number of epochs trained.
+    training_epoch_loss_history, validation_epoch_loss_history, regularization_loss_history : list of float
+        One per epoch. The losses are without penalty, which has the last one.
+    model_class_params_history : list
+        Per epoch, by parameter: mean, std and norm; or what the model or trainer makes of it.
+    model_sha256 : str
+        Of the saved file.
+    train_seconds : float
+        Wall time of training, all attempts that this one went on from included.
+    provenance : dict
+        Where the numbers come from.
+    notes : tuple of str
+        What a reader should know.
+    """
+
+    status: str
+    test_score: float | None
+    metrics: dict[str, dict[str, float | None]]
+    best_epoch: int | None
+    epochs: int
+    training_epoch_loss_history: list[float]
+    validation_epoch_loss_history: list[float]
+    regularization_loss_history: list[float]
+    model_class_params_history: Any
+    model_sha256: str
+    train_seconds: float
+    provenance: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return it as JSON data."""
+        return {item.name: wire.to_wire(getattr(self, item.name), item.name) for item in fields(self)}
+
+    @classmethod
+    def from_wire(cls, data: Mapping[str, Any]) -> TaskOutcome:
+        """Return what `to_wire` was called on."""
+        values = {key: wire.from_wire(value) for key, value in data.items()}
+        return cls(**{**values, "notes": tuple(values["notes"])})
+
+
+class TaskObserver(Protocol):
+    """Who is told how a task goes, and who may ask it to stop. Called between steps, so it must be quick."""
+
+    def stop_requested(self) -> bool:
+        """Tell whether to stop as soon as possible."""
+
+    def epoch_finished(self, **fields: Any) -> None:
+        """Take ``epoch``, ``epoch_limit``, the three losses, ``metrics`` and ``seconds`` of a finished epoch."""
+
+    def checkpoint_saved(self, path: str, epoch: int) -> None:
+        """Take the path of a checkpoint that is on the disk, and the epochs finished."""
+
+    def progress(self) -> None:
+        """Take note that the task is alive; called at most once a second."""
+
+
+def _unfold(value: Any) -> Any:
+    if isinstance(value, Component):
+        return {"kind": value.kind, "provider": value.provider, "params": value.params}
+    if isinstance(value, dict):
+        return {key: _unfold(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_unfold(item) for item in value]
+    return value
