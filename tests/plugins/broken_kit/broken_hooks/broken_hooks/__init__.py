@@ -1,0 +1,1 @@
+"""A plugin that can be imported and is wrong in every other way."""

@@ -1,0 +1,3 @@
+"""Imports a library that is not installed."""
+
+import a_library_that_nobody_has  # noqa: F401

@@ -1,0 +1,1 @@
+"""What one laboratory adds to Synicix."""
