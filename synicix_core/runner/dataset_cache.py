@@ -32,6 +32,11 @@ class DatasetCache:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._verified: dict[tuple[str, int, int], str] = {}
+        self._fetched: set[tuple[str, str]] = set()
+
+    def is_at_hand(self, name: str, sha256: str) -> bool:
+        """Tell whether `fetch` was asked for this before and will not take long; a directory always does."""
+        return (name, sha256) in self._fetched
 
     def fetch(self, name: str, sha256: str) -> Path:
         """Return the path of a file whose content is what the row means.
@@ -52,8 +57,11 @@ class DatasetCache:
         source = resolve_dataset_file(settings.dataset_dir, name, follow_symlinks=settings.follow_symlinks)
         cached = settings.dataset_cache_dir / f"{sha256}{source.suffix}"
         if cached.exists() or not _same_disk(source, settings.dataset_cache_dir):
-            return self._copy(source, cached, name, sha256)
-        self._verify(source, name, sha256)
+            source = self._copy(source, cached, name, sha256)
+        else:
+            self._verify(source, name, sha256)
+        if source.is_file():
+            self._fetched.add((name, sha256))
         return source
 
     def _copy(self, source: Path, cached: Path, name: str, sha256: str) -> Path:

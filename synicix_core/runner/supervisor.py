@@ -6,7 +6,8 @@ import os
 import platform
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -24,7 +25,7 @@ from synicix_core.runner.preflight import prove_writable
 from synicix_core.settings import Settings
 from synicix_core.tables.queue import Claim, Exclusions, Queue
 from synicix_core.tables.schema import Tables
-from synicix_core.training.task_specs import fetch_configs, make_spec, model_path
+from synicix_core.training.task_specs import make_spec, model_path
 
 __all__ = ["EXIT_DONE", "EXIT_INTERRUPTED", "EXIT_MISCONFIGURED", "Supervisor", "WorkerOptions", "WorkerSummary"]
 
@@ -34,6 +35,7 @@ EXIT_MISCONFIGURED = 78
 
 _LOOK_SECONDS = 0.5
 _REFRESH_SECONDS = 60.0
+_COUNT_SECONDS = 2.0
 
 T = TypeVar("T")
 
@@ -87,6 +89,15 @@ class WorkerSummary:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class _Trained:
+    """A task that the executor is through with, not committed yet."""
+
+    claim: Claim
+    outcome: dict[str, Any]
+    seconds: float
+
+
 class Supervisor:
     """One worker.
 
@@ -127,6 +138,11 @@ class Supervisor:
         self._exclusions = Exclusions()
         self._reasons: list[str] = []
         self._refreshed = float("-inf")
+        # Joining the headings costs more than the query, so it is done once.
+        self._tasks = tables.TrainingTask * tables.DatasetConfig * tables.ModelConfig * tables.TrainingConfig
+        self._trained: _Trained | None = None
+        self._pending = 0
+        self._counted = float("-inf")
         self._summary = WorkerSummary()
 
     def run(self) -> WorkerSummary:
@@ -144,22 +160,27 @@ class Supervisor:
                 self._summary.exit_code, self._summary.reason = self._work(started)
             except DatabaseUnavailable as error:
                 self._summary.exit_code, self._summary.reason = EXIT_INTERRUPTED, str(error)
+                self._trained = None
             finally:
                 self._kill_executor()
-                self._display.close()
+                try:
+                    self._settle()  # an error of ours must not cost a result that is there
+                finally:
+                    self._display.close()
         return self._summary
 
     def _work(self, started: float) -> tuple[int, str]:
         self._refresh()
         while True:
-            if self._interrupted():
-                return EXIT_INTERRUPTED, "interrupted by a signal"
-            done = self._summary.success_count + len(self._summary.error_list)
-            if self._options.max_tasks is not None and done >= self._options.max_tasks:
-                return EXIT_DONE, f"trained {done} tasks, as many as asked for"
-            if self._options.max_seconds is not None and time.monotonic() - started >= self._options.max_seconds:
-                pending, _ = self._database(lambda: self._queue.waiting(self._options.restriction))
-                return (EXIT_INTERRUPTED if pending else EXIT_DONE), "the time is up"
+            limit = self._limit(started)
+            claim = self._database(self._claim) if limit is None and self._is_ready() else None
+            if claim is not None:
+                self._train(claim)
+                continue
+            if self._settle():
+                continue  # how it ended may change both the limit and what is pending
+            if limit is not None:
+                return limit
             pending, due = self._database(lambda: self._queue.waiting(self._options.restriction, self._exclusions))
             if not pending:
                 if self._refresh():
@@ -167,14 +188,22 @@ class Supervisor:
                 return self._nothing_left()
             if due is not None and due > 0:
                 self._sleep(min(due, _REFRESH_SECONDS))
-                continue
-            if not self._start_executor():
-                continue
-            claim = self._database(self._claim)
-            if claim is None:
+            elif self._is_ready():
                 self._sleep(0.05)  # another worker was faster; its claim shows at the next look
-                continue
-            self._train(claim, pending)
+            else:
+                self._start_executor()
+
+    def _limit(self, started: float) -> tuple[int, str] | None:
+        """Return the exit code and its reason if it is time to stop."""
+        if self._interrupted():
+            return EXIT_INTERRUPTED, "interrupted by a signal"
+        done = self._summary.success_count + len(self._summary.error_list) + (self._trained is not None)
+        if self._options.max_tasks is not None and done >= self._options.max_tasks:
+            return EXIT_DONE, f"trained {done} tasks, as many as asked for"
+        if self._options.max_seconds is not None and time.monotonic() - started >= self._options.max_seconds:
+            pending, _ = self._database(lambda: self._queue.waiting(self._options.restriction))
+            return (EXIT_INTERRUPTED if pending else EXIT_DONE), "the time is up"
+        return None
 
     def _refresh(self) -> bool:
         """Queue new tasks, take back lost claims and look at the plugins again; at most once a minute.
@@ -214,13 +243,15 @@ class Supervisor:
             order=self._options.order,
         )
 
-    def _train(self, claim: Claim, pending: int) -> None:
-        """Take one claim to its end: a result, an error, a release, or the news that it was lost."""
+    def _train(self, claim: Claim) -> None:
+        """Take one claim to its end: a result to commit, an error, a release, or the news that it was lost."""
         begun = time.monotonic()
-        self._observers.start_task()
-        try:
-            row = self._database(lambda: fetch_configs(self._tables, claim.task))
-            self._announce(claim, row, pending)
+        with self._accounted(claim):
+            row = self._database((self._tasks & claim.key).fetch1)
+            # The executor need not wait for the last task's commit, unless preparing this one takes long.
+            at_once = self._cache.is_at_hand(row["dataset_file_name"], row["dataset_file_sha256"])
+            if not at_once:
+                self._announce(claim, row)
             path = self._cache.fetch(row["dataset_file_name"], row["dataset_file_sha256"])
             assert self._executor is not None
             spec = make_spec(
@@ -231,25 +262,48 @@ class Supervisor:
                 device=self._executor.device,
                 project_commit=self._options.project_commit,
             )
-            end = self._attend(claim, spec.to_wire(), int(row["epoch_limit"]))
+            sent = self._send(self._executor, spec.to_wire())
+            if at_once:
+                self._announce(claim, row)
+            end = self._attend(claim, int(row["epoch_limit"])) if sent else self._buried(self._executor)
             if end["type"] == "done":
-                self._finish(claim, end["outcome"], time.monotonic() - begun)
+                self._trained = _Trained(claim, end["outcome"], time.monotonic() - begun)
             elif end["type"] == "interrupted":
                 self._release(claim)
             elif end["type"] == "died":
                 self._fail_after_death(claim, end["error"])
             else:
                 self._fail(claim, end["error"], end["stack"])
+
+    def _settle(self) -> bool:
+        """Commit the task that was trained last, if that is still to do; tell whether it was.
+
+        Put off until the executor has its next task, so that it trains while this process and the database are busy.
+        """
+        trained, self._trained = self._trained, None
+        if trained is None:
+            return False
+        with self._accounted(trained.claim):
+            self._finish(trained.claim, trained.outcome, trained.seconds)
+        return True
+
+    @contextmanager
+    def _accounted(self, claim: Claim) -> Iterator[None]:
+        """Make a record of what goes wrong with a claim; only a database that stays away ends the worker."""
+        try:
+            yield
         except ClaimLost as error:
-            self._kill_executor()
             self._display.task_ended(claim.task, "lost", str(error))
         except DatabaseUnavailable:
             raise
         except SynicixError as error:
             self._fail(claim, str(error), "")
 
-    def _announce(self, claim: Claim, row: dict[str, Any], pending: int) -> None:
-        self._display.task_started(claim.task, row, claim.attempt, pending)
+    def _announce(self, claim: Claim, row: dict[str, Any]) -> None:
+        """Tell that a task begins, after everything that there is to tell of the one before."""
+        self._settle()
+        self._observers.start_task()
+        self._display.task_started(claim.task, row, claim.attempt, self._count_pending() + 1)
         event = TaskStarted(
             **self._whose(claim),
             device=self._executor.device if self._executor else self._options.device,
@@ -259,14 +313,26 @@ class Supervisor:
         )
         self._observers.notify("synicix_task_started", event)
 
-    def _attend(self, claim: Claim, spec: dict[str, Any], epoch_limit: int) -> dict[str, Any]:
-        """Send a task to the executor and stay with it until it ends, with heartbeats; return its last message."""
-        executor = self._executor
-        assert executor is not None
+    def _count_pending(self) -> int:
+        """Return how many tasks are pending: counted now and then, since that reads the whole queue, else counted down."""
+        self._pending = max(self._pending - 1, 0)
+        if time.monotonic() - self._counted >= _COUNT_SECONDS:
+            self._pending, _ = self._database(lambda: self._queue.waiting(self._options.restriction, self._exclusions))
+            self._counted = time.monotonic()
+        return self._pending
+
+    def _send(self, executor: ExecutorProcess, spec: dict[str, Any]) -> bool:
+        """Send a task to the executor; False if it is gone."""
         try:
             executor.channel.send({"type": "task", "spec": spec})
         except BrokenPipeError:
-            return self._buried(executor)
+            return False
+        return True
+
+    def _attend(self, claim: Claim, epoch_limit: int) -> dict[str, Any]:
+        """Stay with a task that the executor has until it ends, with heartbeats; return the executor's last message."""
+        executor = self._executor
+        assert executor is not None
         progress: dict[str, Any] = {}
         heard = beaten = time.monotonic()
         deadline: float | None = None
@@ -310,6 +376,7 @@ class Supervisor:
             self._display.message(f"{error} Training goes on.")
             return
         if not alive:
+            self._kill_executor()
             raise ClaimLost(
                 "this worker no longer holds its claim", where=f"task {claim.task}", why="it was taken for lost"
             )
@@ -326,7 +393,7 @@ class Supervisor:
         row = {
             "test_score": result.test_score,
             "status": result.status,
-            "metrics": result.metrics,
+            "scores": result.metrics,
             "best_epoch": result.best_epoch,
             "epochs": result.epochs,
             "training_epoch_loss_history": result.training_epoch_loss_history,
@@ -361,7 +428,7 @@ class Supervisor:
             self._queue.commit(claim, row)
         except ClaimLost:
             # A connection lost during COMMIT leaves open whether it took effect; the row tells.
-            ours = self._tables.TrainingResult & {**claim.key, "attempt": claim.attempt}
+            ours = self._tables.TrainingResult & {**claim.key, "by_attempt": claim.attempt}
             if not len(ours):
                 raise
 
@@ -395,21 +462,22 @@ class Supervisor:
     def _whose(self, claim: Claim) -> dict[str, Any]:
         return {"task": claim.task, "attempt": claim.attempt, "worker": self.worker}
 
-    def _start_executor(self) -> bool:
-        """Make sure that an executor is ready; False if a signal came meanwhile."""
-        if self._executor is not None and self._executor.alive:
-            return True
+    def _is_ready(self) -> bool:
+        return self._executor is not None and self._executor.alive
+
+    def _start_executor(self) -> None:
+        """Start an executor and wait until it is ready; a signal ends the waiting and its life."""
         self._kill_executor()
         self._executor = ExecutorProcess(self._options.device, self._times.threads)
         if not self._executor.wait_ready(self._interrupted):
-            return False
+            self._kill_executor()
+            return
         note = "no GPU was found; training runs on the CPU" if self._executor.device == "cpu" else ""
         description = f"{self._executor.device} ({self._executor.description})"
         if self._options.device == "auto" and note:
             self._display.message(note)
         else:
             self._display.message(f"training runs on {description}")
-        return True
 
     def _buried(self, executor: ExecutorProcess) -> dict[str, Any]:
         death = executor.death()

@@ -28,7 +28,7 @@ __all__ = [
     "group_errors",
     "list_results",
     "measure_pace",
-    "metrics_of",
+    "scores_of",
     "noise_ceilings",
     "result_of",
     "running_attempts",
@@ -134,7 +134,7 @@ def running_attempts(tables: Tables) -> list[RunningAttempt]:
         f"WHERE a.state = 'running' ORDER BY a.started_at"
     )
     rows = execute(tables.connection, sql).fetchall()
-    return [RunningAttempt(*row[:10], float(row[10]), float(row[11]), *row[12:]) for row in rows]
+    return [RunningAttempt(*row[:10], *map(float, row[10:12]), *row[12:]) for row in rows]
 
 
 def measure_pace(tables: Tables) -> Pace:
@@ -214,15 +214,15 @@ def list_results(tables: Tables, restriction: str = "") -> list[ResultRow]:
     return [ResultRow(*row) for row in rows]
 
 
-def metrics_of(tables: Tables, tasks: Sequence[str]) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Return the metrics of results, ``{task: {tier: {name: value}}}``."""
+def scores_of(tables: Tables, tasks: Sequence[str]) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Return the scores of results, ``{task: {tier: {name: value}}}``."""
     found = {}
     for start in range(0, len(tasks), 1000):
         chunk = tuple(tasks[start : start + 1000])
         marks = ", ".join(["%s"] * len(chunk))
-        sql = f"SELECT {_MD5}, metrics FROM {tables.TrainingResult.full_table_name} WHERE {_MD5} IN ({marks})"
-        for task, metrics in execute(tables.connection, sql, chunk).fetchall():
-            found[str(task)] = json.loads(metrics) if isinstance(metrics, str | bytes) else metrics
+        sql = f"SELECT {_MD5}, scores FROM {tables.TrainingResult.full_table_name} WHERE {_MD5} IN ({marks})"
+        for task, scores in execute(tables.connection, sql, chunk).fetchall():
+            found[str(task)] = json.loads(scores) if isinstance(scores, str | bytes) else scores
     return found
 
 
@@ -236,7 +236,7 @@ def config_rows(tables: Tables, kind: str) -> dict[str, dict[str, Any]]:
 def noise_ceilings(tables: Tables, datasets: Collection[str]) -> dict[str, Mapping[str, float]]:
     """Return ``{md5 of a DatasetConfig: {metric name: ceiling}}`` for the datasets that state a noise ceiling."""
     table = tables.DatasetConfig
-    ceilings = {}
+    ceilings: dict[str, Mapping[str, float]] = {}
     for md5 in datasets:
         stated = (table & {"dataset_config_md5_hash": md5}).fetch1("additional_model_params").get("noise_ceiling")
         if isinstance(stated, Mapping):

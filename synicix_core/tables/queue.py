@@ -181,7 +181,7 @@ class Queue:
         with transaction(self.connection):
             now = self._hold(claim)
             self._result_table.insert1(
-                {**claim.key, **row, "attempt": claim.attempt, "utc_insert_time": now}, allow_direct_insert=True
+                {**claim.key, **row, "by_attempt": claim.attempt, "utc_insert_time": now}, allow_direct_insert=True
             )
             execute(self.connection, f"DELETE FROM {self._jobs} WHERE {_MD5} = %s", (claim.task,))
             self._end(claim, "finished")

@@ -28,7 +28,7 @@ class TrainingResult:
     ---
     test_score=null                : float64       # first metric on the test tier, of the best weights
     status                         : enum('completed', 'early_stopped', 'diverged', 'no_test')
-    metrics                        : json          # by tier, by name
+    scores                         : json          # of every metric, by tier and name
     best_epoch=null                : int32
     epochs                         : int32
     training_epoch_loss_history    : <blob@{STORE}>
@@ -37,7 +37,7 @@ class TrainingResult:
     model_class_params_history     : <blob@{STORE}>
     model_save_path                : varchar(256)  # relative to model_save_dir
     model_sha256                   : char(64)
-    attempt                        : int32
+    by_attempt                     : int32         # the TrainingAttempt that it came of
     train_seconds                  : float64
     provenance                     : json
     utc_insert_time                : datetime(3)

@@ -58,8 +58,8 @@ def test_a_model_is_loaded_back_and_scores_the_same(pipeline):
     output, penalty = model(torch.zeros(2, 3))
     assert output.shape == (2, 1)
     assert float(penalty) == 0.0
-    assert pipeline.evaluate(task) == row["metrics"]["test"]
-    assert pipeline.evaluate(task, "validation") == row["metrics"]["validation"]
+    assert pipeline.evaluate(task) == row["scores"]["test"]
+    assert pipeline.evaluate(task, "validation") == row["scores"]["validation"]
 
 
 def test_a_model_needs_no_dataset_to_be_loaded(pipeline, project):

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.database
 RESULT = {
     "test_score": 0.5,
     "status": "completed",
-    "metrics": {"test": {"loss": 0.5}},
+    "scores": {"test": {"loss": 0.5}},
     "best_epoch": 1,
     "epochs": 2,
     "training_epoch_loss_history": [1.0, 0.5],
@@ -106,7 +106,7 @@ def test_a_worker_that_was_taken_for_lost_cannot_commit(pipeline, queue):
             act()
     assert len(pipeline.TrainingResult & late.key) == 0
     queue.commit(successor, RESULT)
-    assert (pipeline.TrainingResult & late.key).fetch1("attempt") == 2
+    assert (pipeline.TrainingResult & late.key).fetch1("by_attempt") == 2
 
 
 def test_a_result_is_written_whole_or_not_at_all(pipeline, queue):

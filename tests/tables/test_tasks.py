@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from synicix_core.errors import ParamsError
@@ -74,6 +76,20 @@ def test_a_diagram_shows_the_six_tables(pipeline):
 
     names = {name.rpartition(".")[2].strip('`"') for name in datajoint.Diagram(pipeline.schema).nodes_to_show}
     assert {"dataset_config", "model_config", "training_config", "training_task", "training_attempt", "__training_result"} <= names
+
+
+def test_every_two_tables_can_be_joined(pipeline):
+    tables = [
+        pipeline.DatasetConfig, pipeline.ModelConfig, pipeline.TrainingConfig, pipeline.TrainingTask,
+        pipeline.TrainingAttempt, pipeline.TrainingResult,
+    ]  # fmt: skip
+    insert_tasks(pipeline)
+    for left, right in itertools.combinations(tables, 2):
+        assert len(left * right) in (0, 1), (left, right)
+    everything = tables[0]
+    for table in (*tables[1:4], tables[5]):
+        everything = everything * table
+    assert len(everything) == 0
 
 
 def test_deleting_a_config_deletes_its_tasks(pipeline):

@@ -90,4 +90,5 @@ class Misbehaving:
         return {"outputs": outputs, "targets": targets, "loss": loss} if return_outputs_targets_and_loss else loss
 
     def load_best_performing_model(self):
-        self.model.load_state_dict(torch.load(self.path, weights_only=True))
+        if self.how != "unsaved":
+            self.model.load_state_dict(torch.load(self.path, weights_only=True))

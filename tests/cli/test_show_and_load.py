@@ -1,0 +1,67 @@
+"""`show` and `load`."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.conftest import fail, finish
+from tests.rows import insert_tasks
+
+pytestmark = pytest.mark.database
+
+
+def test_show_has_everything_about_a_result(pipeline, run, run_json):
+    (task,) = insert_tasks(
+        pipeline,
+        trainings=[{"metrics": ["correlation", "loss"], "seed": 11}],
+        models=[{"model_class_params": {"penalty": 0.5}}],
+    )
+    pipeline.DatasetConfig().update1(
+        {**pipeline.DatasetConfig().keys()[0], "additional_model_params": {"noise_ceiling": {"correlation": 0.8}}}
+    )
+    finish(
+        pipeline,
+        {task: 0.5},
+        scores={"test": {"correlation": 0.4, "loss": 1.0}, "train": {"correlation": None, "loss": 0.5}},
+    )
+    text = run("show", task[:6]).stdout
+    for part in (
+        f"task {task}: finished", "line.txt (Points)", "toy-lab/Line (penalty = 0.5)", "seed 11", "batch size 8",
+        "completed after 3 epochs, best epoch 2", "50.0% of the ceiling 0.8", "1  finished on node7:41, cpu", "host node7",
+        "model toy-lab/Line 1.0 no source file", "model.pt", "0" * 64, "█▃▁", "█▁▂",
+    ):  # fmt: skip
+        assert part in text, part
+    score = next(line for line in text.splitlines() if line.endswith("<- score"))
+    assert score.split()[:3] == ["correlation", "-", "0.4"]
+    assert text.index("correlation  ") < text.index("loss  ")
+    found = run_json("show", task)
+    assert found["state"] == "finished" and found["model"]["model_class_params"] == {"penalty": 0.5}
+    assert found["result"]["training_epoch_loss_history"] == [1.0, 0.6, 0.4]
+    assert found["noise_ceiling"] == {"correlation": 0.8} and found["model_file"].endswith("models/model.pt")
+    assert found["dataset"]["additional_model_params"] == {"noise_ceiling": {"correlation": 0.8}}
+
+
+def test_show_has_the_traceback_of_a_failed_task(pipeline, run, run_json):
+    (task,) = insert_tasks(pipeline)
+    fail(pipeline, task, "ValueError: bad", 'Traceback:\n  File "net.py", line 3')
+    text = run("show", task).stdout
+    assert "error" in text.splitlines()[0] and "1  failed on node8:42, cuda:0" in text
+    assert "ValueError: bad" in text and 'File "net.py", line 3' in text
+    assert run_json("show", task)["attempts"][0]["error"] == "ValueError: bad"
+
+
+def test_show_says_when_a_task_is_due(pipeline, run):
+    (task,) = insert_tasks(pipeline)
+    assert run("show", task).stdout.splitlines()[0] == f"task {task}: pending"
+    claim = pipeline.queue.claim("a" * 32, "node7", 1, "cpu")
+    pipeline.queue.retry_later(claim, "it died", "", 3600.0)
+    assert "scheduled, due in" in run("show", task).stdout.splitlines()[0]
+
+
+def test_load_wants_a_result_and_an_intact_file(pipeline, project, run):
+    (task,) = insert_tasks(pipeline)
+    assert "has no result yet" in run("load", task, code=2).stderr
+    finish(pipeline, {task: 0.5})
+    assert "model.pt" in run("load", task, code=1).stderr
+    (project / "models" / "model.pt").write_bytes(b"changed")
+    assert "sha256" in run("load", task, code=1).stderr
