@@ -20,7 +20,9 @@ _FOREIGN = [name for name in os.environ if name.startswith(("DJ_", "SYNICIX_")) 
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--mysql", action="store_true", help="run the database tests on the MySQL that SYNICIX_TEST_MYSQL names")
+    parser.addoption(
+        "--mysql", action="store_true", help="run the database tests on the MySQL that SYNICIX_TEST_MYSQL names"
+    )
 
 
 def pytest_configure() -> None:
@@ -86,5 +88,7 @@ def _drop(settings: Any, schema: str) -> None:
 
     connection = connect(settings)
     postgres = connection.adapter.backend == "postgresql"
-    execute(connection, f'DROP SCHEMA IF EXISTS "{schema}" CASCADE' if postgres else f"DROP DATABASE IF EXISTS `{schema}`")
+    execute(
+        connection, f'DROP SCHEMA IF EXISTS "{schema}" CASCADE' if postgres else f"DROP DATABASE IF EXISTS `{schema}`"
+    )
     connection.close()

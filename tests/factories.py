@@ -38,7 +38,11 @@ class EntryPoint:
 
 
 def plugin(
-    distribution: str, *providers: Provider, version: str = "1.0", raises: BaseException | None = None, **functions: Callable[..., Any]
+    distribution: str,
+    *providers: Provider,
+    version: str = "1.0",
+    raises: BaseException | None = None,
+    **functions: Callable[..., Any],
 ) -> EntryPoint:
     """Make an entry point of a plugin that provides `providers` and implements the hooks in `functions`."""
     module = types.ModuleType(f"{distribution.replace('-', '_')}.hooks")

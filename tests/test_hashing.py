@@ -16,8 +16,16 @@ from synicix_core.errors import DatasetError, ParamsError
 from synicix_core.hashing import canonical_json, content_md5, file_sha256, jsonable
 
 text = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=8)
-scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | text
-documents = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(text, inner, max_size=4), max_leaves=12)
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | text
+)
+documents = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(text, inner, max_size=4), max_leaves=12
+)
 
 
 def through_postgresql(value: object) -> object:
@@ -80,7 +88,9 @@ def test_a_tuple_is_a_list():
 def test_the_hash_is_the_same_in_another_process():
     value = {"b": [1, 2.5, "é"], "a": {"z": None, "y": True}}
     code = f"from synicix_core.hashing import content_md5; print(content_md5({value!r}))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7"})
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7"}
+    )
     assert found.stdout.strip() == content_md5(value) == "238e602c1b97ce23f1cbe5932e070343"
 
 

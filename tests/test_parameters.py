@@ -10,7 +10,14 @@ from typing import Literal
 import pytest
 import torch
 
-from synicix_core import CriterionProvider, DatasetProvider, ModelProvider, OptimizerProvider, SamplerProvider, TrainerProvider
+from synicix_core import (
+    CriterionProvider,
+    DatasetProvider,
+    ModelProvider,
+    OptimizerProvider,
+    SamplerProvider,
+    TrainerProvider,
+)
 from synicix_core.parameters import as_arguments, check_params, describe
 from tests.factories import registered
 
@@ -64,7 +71,15 @@ def test_a_wrong_type_is_named_with_its_path(name, value):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("scale", 1), ("label", None), ("label", "x"), ("widths", [1, 2]), ("mode", "b"), ("table", None), ("free", {"a": 1})],
+    [
+        ("scale", 1),
+        ("label", None),
+        ("label", "x"),
+        ("widths", [1, 2]),
+        ("mode", "b"),
+        ("table", None),
+        ("free", {"a": 1}),
+    ],
 )
 def test_a_fitting_type_passes(name, value):
     assert mistakes({"size": 1, name: value}) == {}

@@ -164,7 +164,9 @@ def test_an_entry_point_found_twice_counts_once():
 
 
 def test_a_missing_target_is_found_when_it_is_loaded():
-    found = registry(plugin("lab-a", ModelProvider("Gone", target="torch.nn:Gone"), ModelProvider("Lost", target="no_such:x")))
+    found = registry(
+        plugin("lab-a", ModelProvider("Gone", target="torch.nn:Gone"), ModelProvider("Lost", target="no_such:x"))
+    )
     assert found.problems == ()
     for name in ("Gone", "Lost"):
         with pytest.raises(PluginImportError, match=name):
@@ -177,14 +179,20 @@ def test_two_plugins_with_one_command_are_a_problem():
     def commands():
         yield click.Command("hello")
 
-    found = registry(plugin("lab-a", synicix_commands=hookimpl(commands)), plugin("lab-b", synicix_commands=hookimpl(commands)))
+    found = registry(
+        plugin("lab-a", synicix_commands=hookimpl(commands)), plugin("lab-b", synicix_commands=hookimpl(commands))
+    )
     assert [command.name for _, command in found.commands()] == ["hello"]
     assert "'hello' is provided by lab-a already" in str(only_problem(found))
 
 
 def test_observers_are_listed_with_their_plugin():
     seen = []
-    found = registry(plugin("lab-a", synicix_task_failed=hookimpl(lambda event: seen.append(event))))
+
+    def failed(event):
+        seen.append(event)
+
+    found = registry(plugin("lab-a", synicix_task_failed=hookimpl(failed)))
     (observer,) = found.observers("synicix_task_failed")
     observer.function(event="e")
     assert (observer.plugin.distribution, seen) == ("lab-a", ["e"])

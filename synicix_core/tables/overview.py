@@ -28,10 +28,10 @@ __all__ = [
     "group_errors",
     "list_results",
     "measure_pace",
-    "scores_of",
     "noise_ceilings",
     "result_of",
     "running_attempts",
+    "scores_of",
     "state_of",
 ]
 

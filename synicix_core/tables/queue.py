@@ -286,7 +286,7 @@ class Queue:
         aliases = {"DatasetConfig": "d", "ModelConfig": "m", "TrainingConfig": "c"}
         columns = {"d": "dataset_config_md5_hash", "m": "model_config_md5_hash", "c": "training_config_md5_hash"}
         joins = f"FROM {self._jobs} j JOIN {self._task} t ON t.{_MD5} = j.{_MD5}"
-        where, args = "j.status = 'pending'", []
+        where, args = "j.status = 'pending'", list[Any]()
         if due:
             where += f" AND j.scheduled_time <= {self._now}"
         for table in dict.fromkeys(table for table, _ in exclusions.providers):

@@ -47,7 +47,7 @@ _JOBS = "~~training_result"
 _VERSION = "synicix_schema"
 
 
-class _TableMeta(TableMeta):
+class _TableMeta(TableMeta):  # type: ignore[misc]
     """Lets people call the methods of this project's tables on the class, as DataJoint lets them call its own."""
 
     def __getattribute__(cls, name: str) -> Any:
@@ -203,7 +203,7 @@ def bind(
         schema(bound[name], context=bound)
     bound["TrainingAttempt"] = _table(TrainingAttempt, dj.Manual, {})
     schema(bound["TrainingAttempt"], context=bound)
-    bound["TrainingResult"] = _table(TrainingResult, dj.Computed, {"run_worker": staticmethod(run_worker)})
+    bound["TrainingResult"] = _table(TrainingResult, dj.Computed, {"run_worker": staticmethod(run_worker or _cannot)})
     schema(bound["TrainingResult"], context=bound)
     if not create:
         _check_jobs(connection, schema_name)
@@ -215,12 +215,16 @@ def _table(mixin: type, tier: type, attributes: dict[str, Any]) -> Any:
     return _TableMeta(mixin.__name__, (mixin, tier), names)
 
 
+def _cannot(*_: Any, **__: Any) -> Any:
+    raise ConfigurationError("these tables are bound for declaring alone", hint="Use synicix_core.Pipeline.")
+
+
 def _columns(name: str) -> set[str]:
     """Return the column names that a table's definition declares, foreign keys included."""
     mixins = (DatasetConfig, ModelConfig, TrainingConfig, TrainingTask, TrainingAttempt, TrainingResult)
     mixin = next(mixin for mixin in mixins if mixin.__name__ == name)
-    columns = set(re.findall(r"^\s*(\w+)\s*(?:=[^:]*)?:", mixin.definition, re.MULTILINE))  # type: ignore[attr-defined]
-    parents = re.findall(r"->\s*(\w+)", mixin.definition)  # type: ignore[attr-defined]
+    columns = set(re.findall(r"^\s*(\w+)\s*(?:=[^:]*)?:", mixin.definition, re.MULTILINE))
+    parents = re.findall(r"->\s*(\w+)", mixin.definition)
     return columns | {f"{_TABLES[parent]}_md5_hash" for parent in parents}
 
 

@@ -62,7 +62,8 @@ class TrainingTask(ConfigTable):
 
     def _existing(self, column: str, rows: list[Any]) -> set[str]:
         keys = {row.get(column) for row in rows if isinstance(row, dict)}
-        return self.tables[_CONFIGS[column]]().existing(sorted(key for key in keys if isinstance(key, str)))
+        found: set[str] = self.tables[_CONFIGS[column]]().existing(sorted(key for key in keys if isinstance(key, str)))
+        return found
 
     def _pair(self, dataset: str, model: str) -> list[str]:
         """Say what is wrong between a dataset's additional parameters and a model's own, once for each pair."""

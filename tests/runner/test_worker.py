@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -43,12 +44,18 @@ def misbehaving(how: str, seed: int = 0, **params) -> dict:
 
 
 def executors() -> int:
-    found = subprocess.run(["pgrep", "-fc", "synicix_core.runner.executor"], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        ["pgrep", "-fc", "synicix_core.runner.executor"], capture_output=True, text=True, check=False
+    )
     return int(found.stdout or 0)
 
 
 def test_every_pending_task_is_trained_once(pipeline):
-    insert_tasks(pipeline, trainings=[{"seed": seed} for seed in range(3)], models=[{}, {"model_class_params": {"penalty": 1e-3}}])
+    insert_tasks(
+        pipeline,
+        trainings=[{"seed": seed} for seed in range(3)],
+        models=[{}, {"model_class_params": {"penalty": 1e-3}}],
+    )
     ended = populate()
     assert ended.returncode == 0, ended.stderr
     rows = pipeline.TrainingResult().to_dicts()
@@ -215,10 +222,15 @@ def test_a_lost_connection_during_training_costs_nothing(pipeline, monkeypatch):
 
 def cut_other_connections(connection) -> None:
     if connection.adapter.backend == "postgresql":
-        execute(connection, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND usename IS NOT NULL")
+        execute(
+            connection,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND usename IS NOT NULL",
+        )
         return
     own = execute(connection, "SELECT CONNECTION_ID()").fetchone()[0]
-    for (number,) in execute(connection, "SELECT id FROM information_schema.processlist WHERE user <> 'event_scheduler'").fetchall():
+    for (number,) in execute(
+        connection, "SELECT id FROM information_schema.processlist WHERE user <> 'event_scheduler'"
+    ).fetchall():
         if number != own:
             execute(connection, f"KILL {number}")
 
@@ -305,7 +317,7 @@ def test_a_dataset_on_another_disk_is_copied_once_and_verified(pipeline, project
     insert_tasks(pipeline)
     try:
         assert populate().returncode == 0
-        names = [name for name in os.listdir(cache) if not name.startswith(".")]
+        names = [entry.name for entry in Path(cache).iterdir() if not entry.name.startswith(".")]
         assert names == [pipeline.DatasetConfig.fetch1("dataset_file_sha256") + ".txt"]
     finally:
         subprocess.run(["rm", "-rf", cache], check=True)

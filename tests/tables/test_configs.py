@@ -194,7 +194,7 @@ def test_an_old_dataset_row_keeps_its_samplers_in_the_new_form(pipeline):
         "train_sampler_class_params": {},
     }
     (message,) = mistakes(pipeline.DatasetConfig, old).values()
-    new = eval(message.partition("\n")[2].strip())  # noqa: S307 - the message promises that it can be pasted
+    new = eval(message.partition("\n")[2].strip())
     assert new["train_sampler_provider"] == "RandomSampler"
     assert len(pipeline.DatasetConfig.insert_tuples([new]).new) == 1
 

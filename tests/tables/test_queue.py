@@ -91,7 +91,9 @@ def test_a_committed_result_ends_the_claim(pipeline, queue):
 
 def test_a_worker_that_was_taken_for_lost_cannot_commit(pipeline, queue):
     late = claim(queue)
-    execute(queue.connection, f"UPDATE {pipeline.TrainingAttempt.full_table_name} SET heartbeat_at = '2020-01-01 00:00:00'")
+    execute(
+        queue.connection, f"UPDATE {pipeline.TrainingAttempt.full_table_name} SET heartbeat_at = '2020-01-01 00:00:00'"
+    )
     assert queue.recover(lease_seconds=300, max_attempts=3) == 1
     assert queue.heartbeat(late) is False
     successor = next(held for held in iter(lambda: claim(queue, "b" * 32), None) if held.task == late.task)
@@ -111,7 +113,7 @@ def test_a_worker_that_was_taken_for_lost_cannot_commit(pipeline, queue):
 
 def test_a_result_is_written_whole_or_not_at_all(pipeline, queue):
     held = claim(queue)
-    with pytest.raises(Exception, match="splendid|status"):
+    with pytest.raises(Exception, match=r"splendid|status"):
         queue.commit(held, {**RESULT, "status": "splendid"})
     assert len(pipeline.TrainingResult()) == 0
     assert status(pipeline, held.task) == "reserved"
@@ -160,7 +162,10 @@ def test_an_error_stays_until_somebody_retries(pipeline, queue):
 def test_a_task_that_loses_its_workers_becomes_an_error(pipeline, queue):
     task = claim(queue).task
     for round_ in range(3):
-        execute(queue.connection, f"UPDATE {pipeline.TrainingAttempt.full_table_name} SET heartbeat_at = '2020-01-01 00:00:00'")
+        execute(
+            queue.connection,
+            f"UPDATE {pipeline.TrainingAttempt.full_table_name} SET heartbeat_at = '2020-01-01 00:00:00'",
+        )
         assert queue.recover(lease_seconds=300, max_attempts=3) >= 1
         if round_ < 2:
             assert task in {held.task for held in iter(lambda: claim(queue), None)}
@@ -187,7 +192,9 @@ def test_a_restriction_and_exclusions_hold(pipeline, queue, order):
     chosen = pipeline.restriction(["seed < 2"])
     assert queue.waiting(chosen)[0] == 2
     taken = {held.task for held in iter(lambda: claim(queue, restriction=chosen, order=order), None)}
-    seeds = (pipeline.TrainingTask * pipeline.TrainingConfig & [{"training_task_md5_hash": task} for task in taken]).to_arrays("seed")
+    seeds = (
+        pipeline.TrainingTask * pipeline.TrainingConfig & [{"training_task_md5_hash": task} for task in taken]
+    ).to_arrays("seed")
     assert sorted(seeds) == [0, 1]
     nobody = Exclusions({("ModelConfig", "model_provider"): ["toy-lab/Line"]})
     assert claim(queue, exclusions=nobody, order=order) is None

@@ -32,7 +32,9 @@ def name():
 
 def test_many_processes_declare_at_once(project, connection, name):
     code = "from synicix_core import Pipeline; p = Pipeline(declare=True); print(len(p.TrainingTask()))"
-    started = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(6)]
+    started = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(6)
+    ]
     ended = [process.communicate() for process in started]
     assert [process.returncode for process in started] == [0] * 6, ended
     assert [out.strip() for out, _ in ended] == [b"0"] * 6
@@ -59,7 +61,11 @@ def test_two_pipelines_live_in_one_process(project, pipeline, name):
 
 
 def test_tables_of_the_old_pipeline_are_left_alone(project, connection, name):
-    old = type(dj.Manual)("ModelConfig", (dj.Manual,), {"definition": "model_config_md5_hash : char(32)\n---\nmodel_class_name : varchar(64)"})
+    old = type(dj.Manual)(
+        "ModelConfig",
+        (dj.Manual,),
+        {"definition": "model_config_md5_hash : char(32)\n---\nmodel_class_name : varchar(64)"},
+    )
     dj.Schema(name, connection=connection)(old, context={})
     old.insert1({"model_config_md5_hash": "0" * 32, "model_class_name": "SimpleMLP"})
     for attempt in (lambda: schemas.declare(connection, name), lambda: schemas.is_declared(connection, name)):

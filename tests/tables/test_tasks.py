@@ -13,7 +13,9 @@ pytestmark = pytest.mark.database
 
 
 def test_all_combinations_in_the_old_way(pipeline):
-    insert_tasks(pipeline, trainings=[{"seed": seed} for seed in range(3)], models=[{}, {"model_class_params": {"bias": False}}])
+    insert_tasks(
+        pipeline, trainings=[{"seed": seed} for seed in range(3)], models=[{}, {"model_class_params": {"bias": False}}]
+    )
     assert len(pipeline.TrainingTask()) == 6
     joined = pipeline.TrainingTask * pipeline.ModelConfig * pipeline.TrainingConfig & "seed = 1"
     assert len(joined) == 2
@@ -36,7 +38,9 @@ def test_a_task_names_configs_that_exist(pipeline):
     key = pipeline.TrainingTask.fetch1()
     key.pop("training_task_md5_hash")
     with pytest.raises(ParamsError) as caught:
-        pipeline.TrainingTask.insert_tuples([{**key, "model_config_md5_hash": "0" * 32}, {"model_config_md5_hash": None}])
+        pipeline.TrainingTask.insert_tuples(
+            [{**key, "model_config_md5_hash": "0" * 32}, {"model_config_md5_hash": None}]
+        )
     found = dict(caught.value.mistakes)
     assert "there is no ModelConfig" in found["row 1.model_config_md5_hash"]
     assert "is missing" in found["row 2.dataset_config_md5_hash"]
@@ -75,7 +79,14 @@ def test_a_diagram_shows_the_six_tables(pipeline):
     import datajoint
 
     names = {name.rpartition(".")[2].strip('`"') for name in datajoint.Diagram(pipeline.schema).nodes_to_show}
-    assert {"dataset_config", "model_config", "training_config", "training_task", "training_attempt", "__training_result"} <= names
+    assert {
+        "dataset_config",
+        "model_config",
+        "training_config",
+        "training_task",
+        "training_attempt",
+        "__training_result",
+    } <= names
 
 
 def test_every_two_tables_can_be_joined(pipeline):

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 from synicix_core import DatasetProvider, ModelProvider, TrainerProvider, hookimpl
 
@@ -24,7 +25,7 @@ def synicix_trainers():
 
 def _note(event):
     if path := os.environ.get("TOY_LAB_EVENTS"):
-        with open(path, "a") as file:
+        with Path(path).open("a") as file:
             file.write(json.dumps({"event": type(event).__name__, "task": event.task, "attempt": event.attempt}) + "\n")
 
 
