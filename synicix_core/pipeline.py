@@ -8,9 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datajoint.condition import AndList
-
 from synicix_core.database import check_session, configured_server, connect
+from synicix_core.database.quiet import datajoint as dj
 from synicix_core.errors import ConfigurationError
 from synicix_core.registry import Registered, Registry, get_registry
 from synicix_core.settings import Settings, load_settings
@@ -223,7 +222,7 @@ class Pipeline:
         if not conditions:
             return ""
         joined = self.TrainingTask * self.DatasetConfig * self.ModelConfig * self.TrainingConfig
-        return str((joined & AndList(conditions)).proj().make_sql())
+        return str((joined & dj.AndList(conditions)).proj().make_sql())
 
     def run_worker(self, options: WorkerOptions, display: WorkerDisplay | None = None) -> WorkerSummary:
         """Run one worker in this process until it is done; see `Supervisor`."""

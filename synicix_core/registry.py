@@ -156,6 +156,7 @@ class Registry:
         self._plugins: dict[str, Plugin] = {}
         self._problems: list[Problem] = []
         self._providers: dict[tuple[str, str], list[Registered]] = {}
+        self._commands: list[tuple[Plugin, click.Command]] | None = None
         self.disabled: tuple[str, ...] = ()
         self._load_plugins(_scan() if entry_points is None else entry_points, disabled)
         for kind, hook in hookspecs.PROVIDER_HOOKS.items():
@@ -259,10 +260,14 @@ class Registry:
 
     def commands(self) -> list[tuple[Plugin, click.Command]]:
         """Return the click commands that plugins add; one of a name that another plugin has is a problem and left out."""
+        if self._commands is None:
+            self._commands = list(self._collect_commands())
+        return self._commands
+
+    def _collect_commands(self) -> Iterator[tuple[Plugin, click.Command]]:
         import click
 
         taken: dict[str, Plugin] = {}
-        found = []
         for plugin, command in self._call("synicix_commands"):
             if not isinstance(command, click.Command) or not command.name:
                 self._problem(
@@ -277,8 +282,7 @@ class Registry:
                 )
             else:
                 taken[command.name] = plugin
-                found.append((plugin, command))
-        return found
+                yield plugin, command
 
     def _load_plugins(self, entry_points: Iterable[Any], disabled: str) -> None:
         skip = {_normalise(name) for name in disabled.split(",") if name.strip()}
@@ -466,7 +470,7 @@ def _close(short: str, entries: Iterable[Registered]) -> list[str]:
     for entry in entries:
         for name in (entry.name, *entry.provider.aliases):
             names[name.lower()] = f"{entry.name} ({entry.distribution} {entry.distribution_version})"
-    return [names[near] for near in difflib.get_close_matches(short.lower(), names, 2, 0.6)]
+    return list(dict.fromkeys(names[near] for near in difflib.get_close_matches(short.lower(), names, 2, 0.6)))
 
 
 def _conflict(kind: str, name: str, entries: list[Registered]) -> ProviderConflict:

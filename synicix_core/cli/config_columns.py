@@ -14,6 +14,12 @@ RESULT_COLUMNS = ("task", "score", "of_ceiling", "status", "epochs", "best_epoch
 """The columns of a listing that are not a config's."""
 
 _TIERS = ("train", "validation", "test")
+_ORDER = (
+    *("dataset", "type", "dataset_provider", *(f"{tier}_sampler" for tier in _TIERS)),
+    *("model", "trainer", "optimizer", "criterion", "batch_size", "epoch_limit", "seed", "metric"),
+)
+"""The order of columns by the first part of their names; the databases keep none within JSON."""
+
 PROVIDERS = frozenset(
     {"dataset_provider", "model", "trainer", "optimizer", "criterion", *(f"{t}_sampler" for t in _TIERS)}
 )
@@ -59,7 +65,7 @@ class Columns:
     """
 
     def __init__(self, full: Iterable[str]) -> None:
-        self.full = tuple(dict.fromkeys(full))
+        self.full = tuple(sorted(dict.fromkeys(full), key=lambda name: (_ORDER.index(name.partition(".")[0]), name)))
         ends = Counter(name.rpartition(".")[2] for name in self.full)
         taken = {*RESULT_COLUMNS, *(name for name in self.full if "." not in name)}
         self._short = {
@@ -123,7 +129,7 @@ def _component(column: str, prefix: str, provider: str, params: Mapping[str, Any
 
 def _params(prefix: str, params: Mapping[str, Any]) -> dict[str, Any]:
     columns: dict[str, Any] = {}
-    for name, value in params.items():
+    for name, value in sorted(params.items()):
         if isinstance(value, Mapping) and value:
             columns |= _params(f"{prefix}.{name}", value)
         else:

@@ -1,4 +1,4 @@
-"""Results as rows with columns: joined with their configs, sorted best first, one listing for each score."""
+"""Results as rows with columns: joined with their configs, one listing for each score, sorted and grouped."""
 
 from __future__ import annotations
 
@@ -16,7 +16,17 @@ if TYPE_CHECKING:
     from synicix_core.registry import Registry
     from synicix_core.tables.overview import ResultRow
 
-__all__ = ["Entry", "Group", "Listing", "Score", "group_listing", "make_listings", "sort_entries", "varying"]
+__all__ = [
+    "Entry",
+    "Group",
+    "Listing",
+    "Score",
+    "distinct_values",
+    "group_listing",
+    "make_listings",
+    "sort_entries",
+    "varying",
+]
 
 CONFIGS = ("dataset", "model", "training")
 
@@ -59,13 +69,13 @@ class Entry:
     result : ResultRow
         Its scalars.
     config : mapping
-        The columns of its configs by full name.
+        The columns of its configs by full name; its maps are those of the three configs.
     ceiling : float or None
         The noise ceiling of its dataset for its score.
     """
 
     result: ResultRow
-    config: Mapping[str, Any]
+    config: ChainMap[str, Any]
     ceiling: float | None = None
 
     @property
@@ -130,7 +140,7 @@ class Listing:
     score : Score
         What ranks them.
     entries : tuple of Entry
-        All of them, sorted.
+        All of them.
     groups : tuple of Group, optional
         The same in groups, where groups were asked for.
     grouped_by : tuple of str
@@ -150,7 +160,7 @@ def make_listings(
     ceilings: Mapping[str, Mapping[str, float]],
     conditions: Sequence[Condition] = (),
 ) -> list[Listing]:
-    """Join results with their configs and sort them best first, one listing for each score.
+    """Join results with their configs, one listing for each score; `sort_entries` sorts them.
 
     Parameters
     ----------
@@ -176,10 +186,7 @@ def make_listings(
         entry = Entry(result, config, ceilings.get(result.dataset, {}).get(score.metric))
         if all(condition.holds(entry.get(condition.column)) for condition in conditions):
             found.setdefault(provider, []).append(entry)
-    return [
-        Listing(scores[provider], tuple(sort_entries(entries, scores[provider])))
-        for provider, entries in sorted(found.items())
-    ]
+    return [Listing(scores[provider], tuple(entries)) for provider, entries in sorted(found.items())]
 
 
 def sort_entries(
@@ -237,16 +244,27 @@ def varying(entries: Sequence[Entry], names: Iterable[str]) -> tuple[list[str], 
     list of str, dict
         Names of the columns that differ, and the others with their value; a parameter that no entry sets is left out.
     """
-    # Configs are few and results many: each combination is looked at once.
-    distinct = list({tuple(map(id, entry.config.maps)): entry for entry in entries}.values())  # type: ignore[attr-defined]
     differ, same = [], {}
-    for name in names:
-        found = {repr(entry.config.get(name)): entry.config.get(name) for entry in distinct}
-        if len(found) > 1:
+    for name, values in distinct_values(entries, names).items():
+        if len(values) > 1:
             differ.append(name)
-        elif found and next(iter(found.values())) is not None:
-            same[name] = next(iter(found.values()))
+        elif values and values[0] is not None:
+            same[name] = values[0]
     return differ, same
+
+
+def distinct_values(entries: Iterable[Entry], names: Iterable[str]) -> dict[str, list[Any]]:
+    """Return the values that columns of configs have among entries; none for a column that they do not have."""
+    # Configs are few and results many, so each config is looked at once. No two kinds share a column.
+    kinds: list[dict[int, Mapping[str, Any]]] = [{} for _ in CONFIGS]
+    for entry in entries:
+        for configs, config in zip(kinds, entry.config.maps, strict=True):
+            configs[id(config)] = config
+    found: dict[str, list[Any]] = {}
+    for name in names:
+        having = next((configs.values() for configs in kinds if any(name in config for config in configs.values())), ())
+        found[name] = list({repr(config.get(name)): config.get(name) for config in having}.values())
+    return found
 
 
 def _score(provider: str, registry: Registry) -> Score:

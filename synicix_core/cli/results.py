@@ -63,11 +63,11 @@ def results(
     if limit is None and sys.stdout.isatty() and not as_json:
         limit = _SHOWN_ON_A_TERMINAL
     if csv_file:
-        results_data.write_csv(csv_file, pipeline, listings)
+        results_data.write_csv(csv_file, pipeline, listings, view.columns)
     elif as_json and list_columns:
         print_json({"columns": results_data.columns(listings, view.columns)})
     elif as_json:
-        print_json({"listings": results_data.listings(pipeline, listings, limit or None)})
+        print_json({"listings": results_data.listings(pipeline, listings, view.columns, limit or None)})
     elif list_columns:
         click.echo(results_text.columns(results_data.columns(listings, view.columns)))
     else:

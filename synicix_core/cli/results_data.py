@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from synicix_core.cli.config_columns import RESULT_COLUMNS, Columns
 from synicix_core.cli.json_output import plain
-from synicix_core.cli.listing import Entry, Group, Listing, varying
+from synicix_core.cli.listing import Entry, Group, Listing, distinct_values, varying
+from synicix_core.cli.wording import count
 from synicix_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -22,9 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["columns", "listings", "write_csv"]
 
 
-def listings(pipeline: Pipeline, found: Sequence[Listing], limit: int | None) -> list[dict[str, Any]]:
+def listings(pipeline: Pipeline, found: Sequence[Listing], names: Columns, limit: int | None) -> list[dict[str, Any]]:
     """Return listings as JSON data, with at most `limit` rows or groups each."""
-    return [_listing(pipeline, listing, limit) for listing in found]
+    return [_listing(pipeline, listing, names, limit) for listing in found]
 
 
 def columns(found: Sequence[Listing], names: Columns) -> list[dict[str, Any]]:
@@ -32,14 +34,13 @@ def columns(found: Sequence[Listing], names: Columns) -> list[dict[str, Any]]:
     entries = [entry for listing in found for entry in listing.entries]
     result: list[dict[str, Any]]
     result = [{"column": name, "short": name, "values": None, "example": None} for name in RESULT_COLUMNS]
-    for name in names.full:
-        values = {repr(entry.config[name]): entry.config[name] for entry in entries if name in entry.config}
-        example = next(iter(values.values()), None)
+    for name, values in distinct_values(entries, names.full).items():
+        example = next((value for value in values if value is not None), None)
         result.append({"column": name, "short": names.short(name), "values": len(values), "example": plain(example)})
     return result
 
 
-def write_csv(file: str, pipeline: Pipeline, found: Sequence[Listing]) -> None:
+def write_csv(file: str, pipeline: Pipeline, found: Sequence[Listing], names: Columns) -> None:
     """Write all results, or all groups where groups were asked for.
 
     Parameters
@@ -50,40 +51,45 @@ def write_csv(file: str, pipeline: Pipeline, found: Sequence[Listing]) -> None:
         Where the metrics are.
     found : sequence of Listing
         What to write.
+    names : Columns
+        The columns that there may be, in their order.
 
     Raises
     ------
     ConfigurationError
         If the file cannot be written.
     """
-    rows: list[dict[str, Any]] = []
-    for listing in found:
-        if listing.groups is not None:
-            rows += [_flat_group(listing, group) for group in listing.groups]
-        else:
-            rows += _flat_results(pipeline, listing)
-    header = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, header, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: _cell(value) for name, value in row.items()})
-    if file == "-":
-        click.echo(text.getvalue(), nl=False)
-        return
+    grouped = any(listing.groups is not None for listing in found)
+    tables = [_group_table(listing) if grouped else _result_table(pipeline, listing, names) for listing in found]
+    header = list(dict.fromkeys(name for names, _ in tables for name in names))
+    number = 0
     try:
-        Path(file).write_text(text.getvalue(), encoding="utf-8", newline="")
+        with _opened(file) as stream:
+            writer = csv.DictWriter(stream, header, lineterminator="\n")
+            writer.writeheader()
+            for _, rows in tables:
+                for row in rows:
+                    writer.writerow({name: _cell(value) for name, value in row.items()})
+                    number += 1
     except OSError as error:
+        if file == "-":
+            raise
         raise ConfigurationError("the CSV cannot be written", where=file, why=error.strerror or str(error)) from error
-    noun = "row" if len(rows) == 1 else "rows"
-    click.echo(f"{len(rows):,} {noun} written to {file}")
+    if file != "-":
+        click.echo(f"{count(number, 'row')} written to {file}")
 
 
-def _listing(pipeline: Pipeline, listing: Listing, limit: int | None) -> dict[str, Any]:
+def _opened(file: str) -> AbstractContextManager[TextIO]:
+    if file == "-":
+        return nullcontext(sys.stdout)
+    return Path(file).open("w", encoding="utf-8", newline="")
+
+
+def _listing(pipeline: Pipeline, listing: Listing, names: Columns, limit: int | None) -> dict[str, Any]:
     from synicix_core.tables.overview import scores_of
 
     shown = listing.entries[:limit]
-    _, same = varying(shown, dict.fromkeys(name for entry in shown for name in entry.config))
+    _, same = varying(shown, names.full)
     score = listing.score
     facts: dict[str, Any] = {
         "metric": score.metric,
@@ -118,31 +124,42 @@ def _group(group: Group) -> dict[str, Any]:
     }
 
 
-def _flat_results(pipeline: Pipeline, listing: Listing) -> list[dict[str, Any]]:
+def _result_table(pipeline: Pipeline, listing: Listing, names: Columns) -> tuple[list[str], Iterator[dict[str, Any]]]:
+    """Return the header and the rows, which are made as they are written: there may be very many."""
     from synicix_core.tables.overview import scores_of
 
     scores = scores_of(pipeline.tables, [entry.result.task for entry in listing.entries])
-    rows = []
-    for entry in listing.entries:
-        row: dict[str, Any] = {"task": entry.result.task, "metric": listing.score.metric}
-        row |= {name: entry.get(name) for name in RESULT_COLUMNS} | {"noise_ceiling": entry.ceiling}
-        row |= {name: entry.config[name] for name in entry.config}
-        for tier, values in scores.get(entry.result.task, {}).items():
-            row |= {f"{tier} {name}": value for name, value in values.items()}
-        rows.append(row)
-    return rows
+    config = [name for name, values in distinct_values(listing.entries, names.full).items() if values]
+    measured = dict.fromkeys(f"{tier} {name}" for tiers in scores.values() for tier in tiers for name in tiers[tier])
+    header = ["task", "metric", *RESULT_COLUMNS[1:], "noise_ceiling", *config, *measured]
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for entry in listing.entries:
+            row = {name: entry.get(name) for name in RESULT_COLUMNS} | dict(entry.config)
+            row |= {"metric": listing.score.metric, "noise_ceiling": entry.ceiling}
+            for tier, values in scores.get(entry.result.task, {}).items():
+                row |= {f"{tier} {name}": value for name, value in values.items()}
+            yield row
+
+    return header, rows()
 
 
-def _flat_group(listing: Listing, group: Group) -> dict[str, Any]:
-    facts = _group(group)
-    values = facts.pop("values")
-    facts.pop("tasks")
-    return {"metric": listing.score.metric, **values, **facts}
+def _group_table(listing: Listing) -> tuple[list[str], Iterator[dict[str, Any]]]:
+    numbers = ("n", "mean", "sem", "of_ceiling", "best", "best_task")
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for group in listing.groups or ():
+            facts = _group(group)
+            yield {"metric": listing.score.metric, **group.values, **{name: facts[name] for name in numbers}}
+
+    return ["metric", *listing.grouped_by, *numbers], rows()
 
 
 def _cell(value: Any) -> str:
     """Return a value as it can be read back: numbers in full precision, nothing for none, JSON for the rest."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return repr(value)
     value = plain(value)
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value)
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value)

@@ -26,7 +26,7 @@ def format_table(
     rows : sequence of sequence of str
         Their cells.
     left : collection of str
-        Names of the columns that are aligned to the left although they may look like numbers.
+        Names of the columns that are aligned to the left although they may look like numbers, and never shortened.
     width : int, optional
         The most characters of a line. Long texts are shortened to fit; numbers never are. None: no limit.
     """
@@ -34,7 +34,8 @@ def format_table(
     to_the_right = [column[0] not in left and all(map(_NUMBER.fullmatch, column[1:])) for column in columns]
     widths = [max(map(len, column)) for column in columns]
     if width is not None:
-        widths = _squeeze(widths, [not flag for flag in to_the_right], width - len(_GAP) * (len(widths) - 1))
+        may_shrink = [not flag and name not in left for flag, name in zip(to_the_right, header, strict=True)]
+        widths = _squeeze(widths, may_shrink, width - len(_GAP) * (len(widths) - 1))
     lines = []
     for row in zip(*columns, strict=True):
         cells = [shorten(cell, limit) for cell, limit in zip(row, widths, strict=True)]

@@ -7,8 +7,9 @@ import platform
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from traceback import format_exc
 from typing import Any, TypeVar
 
 from synicix_core.database import ensure_connected
@@ -36,6 +37,7 @@ EXIT_MISCONFIGURED = 78
 _LOOK_SECONDS = 0.5
 _REFRESH_SECONDS = 60.0
 _COUNT_SECONDS = 2.0
+_STORE_PAUSES = (0.1, 0.5, 2.0, 5.0, None)
 
 T = TypeVar("T")
 
@@ -199,7 +201,7 @@ class Supervisor:
             return EXIT_INTERRUPTED, "interrupted by a signal"
         done = self._summary.success_count + len(self._summary.error_list) + (self._trained is not None)
         if self._options.max_tasks is not None and done >= self._options.max_tasks:
-            return EXIT_DONE, f"trained {done} tasks, as many as asked for"
+            return EXIT_DONE, "as many tasks as asked for are done"
         if self._options.max_seconds is not None and time.monotonic() - started >= self._options.max_seconds:
             pending, _ = self._database(lambda: self._queue.waiting(self._options.restriction))
             return (EXIT_INTERRUPTED if pending else EXIT_DONE), "the time is up"
@@ -228,8 +230,8 @@ class Supervisor:
         for reason in self._reasons:
             self._display.message(reason)
         if self._summary.success_count:
-            return EXIT_DONE, f"{blocked} tasks are left that this worker cannot train"
-        return EXIT_MISCONFIGURED, f"{blocked} tasks are pending, but this worker can train none of them"
+            return EXIT_DONE, f"{_tasks(blocked)} left that this worker cannot train"
+        return EXIT_MISCONFIGURED, f"{_tasks(blocked)} pending, but none that this worker can train"
 
     def _claim(self) -> Claim | None:
         assert self._executor is not None
@@ -292,12 +294,18 @@ class Supervisor:
         """Make a record of what goes wrong with a claim; only a database that stays away ends the worker."""
         try:
             yield
-        except ClaimLost as error:
-            self._display.task_ended(claim.task, "lost", str(error))
         except DatabaseUnavailable:
             raise
-        except SynicixError as error:
-            self._fail(claim, str(error), "")
+        except ClaimLost as error:
+            self._display.task_ended(claim.task, "lost", str(error))
+        except Exception as error:  # a store that is full, a row that was deleted: this task's end, not the worker's
+            known = isinstance(error, SynicixError)
+            try:
+                self._fail(
+                    claim, str(error) if known else f"{type(error).__name__}: {error}", "" if known else format_exc()
+                )
+            except ClaimLost as lost:
+                self._display.task_ended(claim.task, "lost", str(lost))
 
     def _announce(self, claim: Claim, row: dict[str, Any]) -> None:
         """Tell that a task begins, after everything that there is to tell of the one before."""
@@ -356,7 +364,8 @@ class Supervisor:
                 self._heartbeat(claim, progress)
             if self._interrupted() and deadline is None:
                 deadline = now + self._times.grace_seconds
-                executor.channel.send({"type": "stop"})
+                with suppress(BrokenPipeError):  # that it is gone shows at the next look
+                    executor.channel.send({"type": "stop"})
             if deadline is not None and now >= deadline:
                 self._kill_executor()
                 return {"type": "interrupted"}
@@ -424,13 +433,22 @@ class Supervisor:
         self._observers.notify("synicix_task_finished", event)
 
     def _commit(self, claim: Claim, row: dict[str, Any]) -> None:
-        try:
-            self._queue.commit(claim, row)
-        except ClaimLost:
-            # A connection lost during COMMIT leaves open whether it took effect; the row tells.
-            ours = self._tables.TrainingResult & {**claim.key, "by_attempt": claim.attempt}
-            if not len(ours):
-                raise
+        for pause in _STORE_PAUSES:
+            try:
+                self._queue.commit(claim, row)
+                return
+            except ClaimLost:
+                # A connection lost during COMMIT leaves open whether it took effect; the row tells.
+                if not len(self._tables.TrainingResult & {**claim.key, "by_attempt": claim.attempt}):
+                    raise
+                return
+            except OSError as error:
+                # Writers of equal histories get into each other's way in a file store, and network disks have hiccups.
+                if pause is None:
+                    raise SynicixError(
+                        "the result cannot be stored", why=error.strerror or str(error), hint="Run: synicix-run doctor"
+                    ) from error
+                self._sleep(pause)
 
     def _release(self, claim: Claim) -> None:
         checkpoint = f"{claim.task}.checkpoint"
@@ -517,3 +535,7 @@ class Supervisor:
             ensure_connected(self._tables.connection)
         except DatabaseUnavailable:
             return
+
+
+def _tasks(count: int) -> str:
+    return "1 task is" if count == 1 else f"{count} tasks are"

@@ -226,9 +226,12 @@ class Queue:
             self._end(claim, "failed", error=error, stack=stack)
 
     def attempts_ended(self, task: str, *states: str) -> int:
-        """Return how many attempts at a task ended in one of `states`."""
+        """Return how many attempts at a task ended in one of `states` since it was queued or last retried by hand."""
         marks = ", ".join(["%s"] * len(states))
-        sql = f"SELECT COUNT(*) FROM {self._attempts} WHERE {_MD5} = %s AND state IN ({marks})"
+        sql = (
+            f"SELECT COUNT(*) FROM {self._attempts} a JOIN {self._jobs} j ON j.{_MD5} = a.{_MD5} "
+            f"WHERE a.{_MD5} = %s AND a.started_at >= j.created_time AND a.state IN ({marks})"
+        )
         return int(execute(self.connection, sql, (task, *states)).fetchone()[0])
 
     def recover(self, lease_seconds: float, max_attempts: int) -> int:
@@ -268,8 +271,8 @@ class Queue:
             marks = ", ".join(["%s"] * len(chunk))
             count += execute(
                 self.connection,
-                f"UPDATE {self._jobs} SET status = 'pending', scheduled_time = {self._now}, error_message = '', error_stack = NULL "
-                f"WHERE status = 'error' AND {_MD5} IN ({marks})",
+                f"UPDATE {self._jobs} SET status = 'pending', created_time = {self._now}, scheduled_time = {self._now}, "
+                f"error_message = '', error_stack = NULL WHERE status = 'error' AND {_MD5} IN ({marks})",
                 tuple(chunk),
             ).rowcount
         return count

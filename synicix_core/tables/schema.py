@@ -9,10 +9,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-import datajoint as dj
-from datajoint.user_tables import TableMeta
-
 from synicix_core.database.dialect import advisory_lock, columns_of
+from synicix_core.database.quiet import datajoint as dj
 from synicix_core.database.reconnect import execute
 from synicix_core.errors import ConfigurationError
 from synicix_core.tables.config_table import Services
@@ -29,7 +27,7 @@ SCHEMA_VERSION = 1
 """Raised whenever the columns change."""
 
 JOB_COLUMNS = frozenset(
-    {"training_task_md5_hash", "status", "priority", "scheduled_time", "reserved_time"}
+    {"training_task_md5_hash", "status", "priority", "created_time", "scheduled_time", "reserved_time"}
     | {"error_message", "error_stack", "user", "host", "pid"}
 )
 """The columns of DataJoint's job table that the queue touches."""
@@ -47,7 +45,7 @@ _JOBS = "~~training_result"
 _VERSION = "synicix_schema"
 
 
-class _TableMeta(TableMeta):  # type: ignore[misc]
+class _TableMeta(type(dj.Manual)):  # type: ignore[misc]
     """Lets people call the methods of this project's tables on the class, as DataJoint lets them call its own."""
 
     def __getattribute__(cls, name: str) -> Any:
@@ -198,7 +196,7 @@ def bind(
     }
     for name, mixin in configs.items():
         bound[name] = _table(
-            mixin, dj.Manual, {"services": services, "tables": bound, "enqueue": staticmethod(enqueue or (lambda: 0))}
+            mixin, dj.Manual, {"services": services, "tables": bound, "enqueue": staticmethod(enqueue or _cannot)}
         )
         schema(bound[name], context=bound)
     bound["TrainingAttempt"] = _table(TrainingAttempt, dj.Manual, {})

@@ -52,7 +52,7 @@ def test_a_sweep_is_trained_shown_and_loaded(pipeline, project, run, run_json):
 
     done = as_program("populate", "--max-tasks", "1")
     assert done.returncode == 0
-    assert re.fullmatch(r"1 task trained in .*: trained 1 tasks, as many as asked for\.\n", done.stdout)
+    assert re.fullmatch(r"1 task trained in .*: as many tasks as asked for are done\.\n", done.stdout)
     assert run_json("status")["states"]["finished"] == 2
 
     task = run_json("results")["listings"][0]["results"][0]["task"]

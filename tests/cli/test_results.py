@@ -52,11 +52,11 @@ def test_rows_are_sorted_best_first_with_what_differs(sweep, run):
     for text in ("model = Line", "lr = 0.01", "dataset = line.txt", "status = completed", "batch_size = 8"):
         assert text in said
     header = lines[lines.index("") + 1].split()
-    assert header == ["task", "penalty", "bias", "seed", "correlation", "epochs", "time"]
+    assert header == ["task", "bias", "penalty", "seed", "correlation", "epochs", "time"]
     rows = [line.split() for line in lines[lines.index("") + 2 :]]
     assert [row[4] for row in rows] == ["0.7", "0.6", "0.5", "0.2", "0.1", "0"]
     assert [row[0] for row in rows] == [task[:8] for task in sorted(sweep, key=lambda task: -sweep[task])]
-    assert rows[0][1:4] == ["0.5", "-", "2"] and rows[-1][1:4] == ["0.25", "no", "0"]
+    assert rows[0][1:4] == ["-", "0.5", "2"] and rows[-1][1:4] == ["no", "0.25", "0"]
 
 
 @pytest.mark.database
@@ -124,7 +124,7 @@ def test_sort_by_any_column_both_ways(sweep, run, run_json):
 @pytest.mark.database
 def test_groups_have_the_mean_and_its_standard_error(sweep, run, run_json):
     (listing,) = run_json("results", "--over", "seed")["listings"]
-    assert listing["grouped_by"] == ["model.penalty", "model.bias"]
+    assert listing["grouped_by"] == ["model.bias", "model.penalty"]
     first, second = listing["groups"]
     assert first["values"] == {"model.penalty": 0.5, "model.bias": None} and first["n"] == 3
     assert first["mean"] == pytest.approx(0.6) and second["mean"] == pytest.approx(0.1)
@@ -134,7 +134,7 @@ def test_groups_have_the_mean_and_its_standard_error(sweep, run, run_json):
     assert "Mean over seed." in text and "0.6 ± 0.058" in text
     by_model = run_json("results", "--group-by", "model")["listings"][0]["groups"]
     assert [group["n"] for group in by_model] == [6]
-    assert "Mean over penalty, bias, seed." in run("results", "--group-by", "dataset,model").stdout
+    assert "Mean over bias, penalty, seed." in run("results", "--group-by", "dataset,model").stdout
     assert "not both" in run("results", "--over", "seed", "--group-by", "model", code=2).stderr
     assert "there is no column 'modle'" in run("results", "--group-by", "modle", code=2).stderr
 
@@ -220,10 +220,17 @@ def test_a_closed_pipe_is_no_error(sweep, project):
 
 
 def test_short_names_are_given_only_where_they_are_unambiguous():
-    columns = Columns(["model", "model.lr", "optimizer.lr", "model.width", "model.seed", "seed", "trainer.score"])
-    assert [columns.short(name) for name in columns.full] == [
-        "model", "model.lr", "optimizer.lr", "width", "model.seed", "seed", "trainer.score",
-    ]  # fmt: skip
+    columns = Columns(["seed", "trainer.score", "model.seed", "optimizer.lr", "model.width", "model.lr", "model"])
+    assert {name: columns.short(name) for name in columns.full} == {
+        "model": "model",
+        "model.lr": "model.lr",
+        "model.seed": "model.seed",
+        "model.width": "width",
+        "trainer.score": "trainer.score",
+        "optimizer.lr": "optimizer.lr",
+        "seed": "seed",
+    }
+    assert columns.full[0] == "model" and columns.full[-1] == "seed"
     assert columns.find("width") == "model.width" and columns.find("seed") == "seed" and columns.find("nothing") is None
     assert columns.find("of-ceiling") == "of_ceiling"
     with pytest.raises(ConfigurationError, match=r"model\.lr, optimizer\.lr"):

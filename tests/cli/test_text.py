@@ -32,6 +32,11 @@ def test_text_is_shortened_to_the_width_and_numbers_never():
     assert "0.123456789" in lines[1] and lines[1].startswith("recor")
 
 
+def test_a_column_of_names_to_copy_is_never_shortened():
+    lines = format_table(["task", "dataset"], [["0123abcd", "a" * 40]], left=("task",), width=20).splitlines()
+    assert lines[1] == "0123abcd  aaaa..aaaa"
+
+
 def test_a_table_that_cannot_be_squeezed_is_left_whole():
     assert "0.123456789" in format_table(["score", "other"], [["0.123456789", "1"]], width=5)
 

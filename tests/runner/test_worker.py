@@ -321,3 +321,20 @@ def test_a_dataset_on_another_disk_is_copied_once_and_verified(pipeline, project
         assert names == [pipeline.DatasetConfig.fetch1("dataset_file_sha256") + ".txt"]
     finally:
         subprocess.run(["rm", "-rf", cache], check=True)
+
+
+def test_a_result_that_cannot_be_stored_is_an_error_of_its_task_alone(pipeline, project):
+    insert_tasks(pipeline, trainings=[{"seed": 0}, {"seed": 1}])
+    (store,) = (project / ".synicix" / "stores").iterdir()
+    worker = start("--max-tasks", "1")
+    wait_until(lambda: running(pipeline) == 1)
+    store.rename(store.with_name("away"))
+    _, err = worker.communicate(timeout=120)
+    assert worker.returncode == 0, err
+    (error,) = pipeline.TrainingResult.jobs.errors.to_dicts()
+    assert "cannot be stored" in error["error_message"]
+    assert len(pipeline.TrainingResult()) == 0
+    store.with_name("away").rename(store)
+    assert pipeline.queue.retry([error["training_task_md5_hash"]]) == 1
+    assert populate().returncode == 0
+    assert len(pipeline.TrainingResult()) == 2

@@ -159,6 +159,14 @@ def test_an_error_stays_until_somebody_retries(pipeline, queue):
     assert queue.retry([held.task]) == 0
 
 
+def test_a_retried_task_has_all_its_attempts_again(pipeline, queue):
+    held = claim(queue)
+    queue.fail(held, "bad luck", "")
+    assert queue.attempts_ended(held.task, "failed", "lost") == 1
+    queue.retry([held.task])
+    assert queue.attempts_ended(held.task, "failed", "lost") == 0
+
+
 def test_a_task_that_loses_its_workers_becomes_an_error(pipeline, queue):
     task = claim(queue).task
     for round_ in range(3):
