@@ -15,6 +15,7 @@ import click
 
 from synicix_core.cli.failure import report
 from synicix_core.cli.project import Place, place_options
+from synicix_core.version import __version__
 
 if TYPE_CHECKING:
     from synicix_core.registry import Registry
@@ -98,7 +99,7 @@ class SynicixGroup(click.Group):
     epilog="Commands of plugins: synicix-run plugins commands",
 )
 @place_options(hidden=False)
-@click.version_option(package_name="synicix-core", prog_name=PROGRAM, message="%(prog)s %(version)s")
+@click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
 def cli() -> None:
     """Train many PyTorch models and keep every choice and every result in a database."""
 

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
 from synicix_core.database.dialect import advisory_lock, columns_of
@@ -20,6 +19,7 @@ from synicix_core.tables.training_attempt import TrainingAttempt
 from synicix_core.tables.training_config import TrainingConfig
 from synicix_core.tables.training_result import TrainingResult
 from synicix_core.tables.training_task import TrainingTask
+from synicix_core.version import __version__
 
 __all__ = ["SCHEMA_VERSION", "Tables", "bind", "declare", "is_declared"]
 
@@ -155,7 +155,7 @@ def declare(connection: Any, schema_name: str) -> bool:
         versions.insert1(
             {
                 "schema_version": SCHEMA_VERSION,
-                "synicix_version": version("synicix-core"),
+                "synicix_version": __version__,
                 "declared_at": datetime.now(UTC).replace(tzinfo=None),
             }
         )

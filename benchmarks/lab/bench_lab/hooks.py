@@ -1,0 +1,19 @@
+"""What the lab provides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from synicix_core import DatasetProvider, ModelProvider, hookimpl
+
+
+@hookimpl
+def synicix_datasets() -> Iterator[DatasetProvider]:
+    """Provide the dataset."""
+    yield DatasetProvider("Trials", target="bench_lab.parts:Trials", summary="Inputs and targets of an npz file")
+
+
+@hookimpl
+def synicix_models() -> Iterator[ModelProvider]:
+    """Provide the model."""
+    yield ModelProvider("TwoLayers", target="bench_lab.parts:TwoLayers", summary="Two hidden layers, L1 and L2 penalty")
