@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+from synicix_core.database.connection import STORE
 from synicix_core.tables import schema
 
 PICTURE = Path(__file__).parent / "images" / "tables.svg"
@@ -156,9 +157,7 @@ def draw(tables: Sequence[Table]) -> str:
     width = max(card.left + card.width for card in cards.values()) + MARGIN
     height = max(card.top + card.table.height for card in cards.values()) + MARGIN
     names = ", ".join(cards)
-    legend = (
-        "primary key  ·  ? may be null  ·  blob@store: kept outside the database, in the store external_training_result"
-    )
+    legend = f"primary key  ·  ? may be null  ·  blob@store: kept outside the database, in the store {STORE}"
     body = [line for card in cards.values() for line in [*_links(card, cards), *_card(card)]]
     return "\n".join(
         [

@@ -20,7 +20,7 @@ synicix-run populate & second=$!
 wait "$first"
 wait "$second"
 
-say synicix-run results --group-by seed
+say synicix-run results --over seed
 say synicix-run status
 
 cat <<END

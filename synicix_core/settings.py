@@ -137,7 +137,7 @@ TEMPLATE = """\
 
 # schema_name = "synicix"             # the tables' schema: one word in lower case
 # dataset_dir = "datasets"            # the dataset files; may be a symbolic link
-# dataset_cache_dir = ".synicix/cache"  # a fast local disk: files are copied here before training
+# dataset_cache_dir = ".synicix/cache"  # a fast local disk: files that lie on another disk are copied here
 # model_save_dir = "models"           # trained models and checkpoints
 # num_workers = 0                     # data-loading processes
 # follow_symlinks = false             # whether links inside dataset_dir may lead out of it

@@ -204,7 +204,7 @@ def test_settings(old: str, new: str) -> None:
 
 @cases("Kubernetes")
 def test_kubernetes_is_said_to_come_later(old: str, new: str) -> None:
-    assert new == ("not needed" if old.lower().startswith("github") else "see deploy (later)")
+    assert new == ("not needed" if old.lower().startswith("github") else "not there yet")
 
 
 def test_a_row_in_the_old_form_is_answered_with_the_new_form() -> None:

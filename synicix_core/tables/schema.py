@@ -261,10 +261,10 @@ def _check_jobs(connection: Any, schema_name: str) -> None:
 
 
 def _check_name(schema_name: str) -> None:
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", schema_name):
+    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,62}", schema_name):
         raise ConfigurationError(
             f"the schema name {schema_name!r} is not allowed",
-            why="it is lower-case letters, digits and '_', starting with a letter, at most 63 characters",
+            why="it is lower-case letters, digits, '_' and '-', starting with a letter, at most 63 characters",
             hint="Set another schema_name in synicix.toml or SYNICIX_SCHEMA_NAME.",
         )
 

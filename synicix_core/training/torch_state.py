@@ -25,10 +25,7 @@ def restored_torch_state() -> Iterator[None]:
     cudnn = torch.backends.cudnn
     matmul, convolution = _float32_precision()
     flags = (cudnn.benchmark, cudnn.deterministic, cudnn.enabled)
-    deterministic = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
+    deterministic = _deterministic()
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
     gradients, anomaly, threads = torch.is_grad_enabled(), torch.is_anomaly_enabled(), torch.get_num_threads()
     workspace = os.environ.get(_WORKSPACE)
@@ -38,7 +35,8 @@ def restored_torch_state() -> Iterator[None]:
     finally:
         _set_legacy(matmul, convolution)
         cudnn.benchmark, cudnn.deterministic, cudnn.enabled = flags
-        torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
+        if _deterministic() != deterministic:  # setting it imports torch's compiler, which takes seconds
+            torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
         torch.set_default_dtype(dtype)
         if torch.get_default_device() != device:
             torch.set_default_device(None if device == torch.device("cpu") else device)
@@ -68,6 +66,10 @@ def set_deterministic() -> None:
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
+
+
+def _deterministic() -> tuple[bool, bool]:
+    return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
 
 
 def _float32_precision() -> tuple[str, bool]:

@@ -108,7 +108,8 @@ def shows(output: str, shown: str) -> bool:
 
 
 def _inexact(text: str) -> list[str]:
-    """Return the lines of an output without what another machine prints otherwise: hashes, decimals, spacing."""
+    """Return the lines of an output without what another machine prints otherwise: hashes, decimals, times, spacing."""
     text = re.sub(r"\b(?=[0-9a-f]*\d)[0-9a-f]{8,64}\b", "<hash>", text)
+    text = re.sub(r"\b(?:\d+ min )?\d+(?:\.\d+)? s\b", "<time>", text)
     text = re.sub(r"\d+\.\d+", "<number>", text)
     return [" ".join(line.split()) for line in text.splitlines() if line.strip()]

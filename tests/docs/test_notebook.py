@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -13,7 +14,7 @@ from nbclient import NotebookClient
 NOTEBOOK = Path(__file__).parents[2] / "examples" / "configuration.ipynb"
 
 
-def read() -> nbformat.NotebookNode:
+def read() -> Any:
     return nbformat.read(NOTEBOOK, as_version=4)
 
 

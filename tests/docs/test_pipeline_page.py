@@ -35,6 +35,12 @@ def test_every_column_has_its_row_with_its_type(table: Table) -> None:
     assert list(listed) == [column.name for column in table.columns]
 
 
+def test_no_two_tables_share_a_column_that_is_no_key() -> None:
+    keys = {column.name for table in TABLES for column in table.columns if column.primary}
+    others = [column.name for table in TABLES for column in table.columns if column.name not in keys]
+    assert sorted(others) == sorted(set(others)), "so that all of them can be joined"
+
+
 @pytest.mark.parametrize("name", ["DatasetConfig", "ModelConfig", "TrainingConfig", "TrainingTask"])
 def test_what_is_given_computed_and_default_is_said(name: str) -> None:
     from synicix_core.tables import schema

@@ -109,7 +109,7 @@ def test_a_changed_job_table_is_refused(project, connection, name):
         Pipeline()
 
 
-@pytest.mark.parametrize("bad", ["Synicix", "my-schema", "1st", "a b", "x" * 64, ""])
+@pytest.mark.parametrize("bad", ["Synicix", "my.schema", "1st", "a b", "x" * 64, ""])
 def test_a_schema_name_that_a_database_folds_or_cuts_is_refused(project, connection, bad):
     with pytest.raises(ConfigurationError, match="not allowed"):
         schemas.declare(connection, bad)
