@@ -69,7 +69,7 @@ OLD_NAMES = {
     "Modules and programs": """
         SynicixMLPipeline synicix_ml_pipeline synicix_ml_pipeline.dataset_classes.NeuroDataDataset
         synicix_ml_pipeline.models.SimpleMLP synicix_ml_pipeline/trainers/NNTrainer.py
-        synicix_ml_pipeline.datajoint_tables.TrainingResult training_script.py
+        synicix_ml_pipeline.datajoint_tables.TrainingResult training_script.py Pipeline%20Configuration.ipynb
     """,
     "Settings": """
         dj.config['stores'] external_training_result external_training_results
@@ -182,6 +182,9 @@ def test_modules_and_programs(old: str, new: str) -> None:
         from synicix_core.cli.main import cli
 
         assert name.split()[1] in cli.list_commands(click.Context(cli))
+        return
+    if name.endswith(".ipynb"):
+        assert (Path(__file__).parents[1] / name).is_file()
         return
     module = importlib.import_module(name)
     attribute = {"TrainingResult": "Pipeline", "py": "NNTrainer"}.get(old.rpartition(".")[2], old.rpartition(".")[2])
