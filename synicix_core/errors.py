@@ -10,6 +10,7 @@ __all__ = [
     "ConfigurationError",
     "DatabaseUnavailable",
     "DatasetError",
+    "DatasetMissing",
     "ParamsError",
     "PluginError",
     "PluginHookError",
@@ -170,6 +171,10 @@ class DatasetError(SynicixError):
     def __init__(self, what: str, *, file: str = "", why: str = "", hint: str = "") -> None:
         self.file = file
         super().__init__(what, where=file, why=why, hint=hint)
+
+
+class DatasetMissing(DatasetError):
+    """A dataset file is not on this machine; another one may have it."""
 
 
 class DatabaseUnavailable(SynicixError):

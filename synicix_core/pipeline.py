@@ -266,7 +266,7 @@ class Pipeline:
             (self.TrainingResult & {"training_task_md5_hash": task}).proj("model_save_path", "model_sha256").to_dicts()
         )
         if not found:
-            raise ConfigurationError(f"task {task} has no result yet", hint="Run: synicix-run populate")
+            raise ConfigurationError(f"task {task} has no result yet", hint=f"Run: synicix-run show {task[:8]}")
         return self.settings.model_save_dir / found[0]["model_save_path"], found[0]["model_sha256"]
 
     def _enqueue(self) -> int:

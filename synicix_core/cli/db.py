@@ -147,6 +147,8 @@ def _embedded_status(settings: Settings) -> dict[str, Any]:
         "schema": settings.schema_name,
         "data": str(found.data_dir),
         "log": str(found.log),
+        "socket": found.host,
+        "programs": str(found.programs) if found.programs else None,
     }
 
 

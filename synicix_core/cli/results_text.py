@@ -110,7 +110,7 @@ def _head(listing: Listing, names: Columns, same: Mapping[str, Any]) -> list[str
     if same:
         listed = [f"{names.short(name)} = {_text(name, value)}" for name, value in same.items()]
         # Spaces that hold together, so that lines break between parameters.
-        text = "The same in all: " + ", ".join(item.replace(" ", "\xa0") for item in listed)
+        text = "The same in all that are shown: " + ", ".join(item.replace(" ", "\xa0") for item in listed)
         width = fit_width() or _PLAIN_WIDTH
         filled = textwrap.fill(text, width, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
         lines.append(filled.replace("\xa0", " "))

@@ -168,7 +168,7 @@ def sql_restriction(pipeline: Pipeline, sql: Sequence[str], texts: Sequence[str]
         shown = " and ".join(repr(text) for text in texts)
         raise ConfigurationError(
             f"the condition {shown} is neither on a column of the listing nor SQL that the database understands",
-            why=" ".join(str(error).split()),
+            why=" ".join(str(error.args[0] if error.args else error).split()),
             hint="Run: synicix-run results --columns",
         ) from error
     return restriction

@@ -6,6 +6,8 @@ from synicix_core.errors import ConfigurationError
 
 __all__ = ["use_device"]
 
+_KINDS = ("cpu", "cuda", "mps", "xpu")
+
 
 def use_device(name: str, threads: int) -> tuple[str, str]:
     """Find a device, and limit this process to `threads` threads if it is the CPU.
@@ -31,6 +33,11 @@ def use_device(name: str, threads: int) -> tuple[str, str]:
 
     if name == "auto":
         name = "cuda:0" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    kind = name.partition(":")[0]
+    if kind not in _KINDS:
+        raise ConfigurationError(
+            f"there is no device {name!r}", hint=f"Use --device auto, {', '.join(_KINDS)} or cuda:1."
+        )
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

@@ -1,4 +1,4 @@
-"""Prove, before the first training starts, that what it will write can be written."""
+"""Prove, before the first training starts, that what it will read is there and what it will write can be written."""
 
 from __future__ import annotations
 
@@ -15,13 +15,19 @@ __all__ = ["prove_writable"]
 
 
 def prove_writable(settings: Settings, connection: Any) -> None:
-    """Write and remove a small file in the model directory, the cache and the store of histories.
+    """Look for the dataset directory; write and remove a small file in the model directory, the cache and the store.
 
     Raises
     ------
     ConfigurationError
-        If one of them cannot be written.
+        If one of them cannot be written, or there is no dataset directory.
     """
+    if not settings.dataset_dir.is_dir():
+        raise ConfigurationError(
+            "dataset_dir is not a directory",
+            where=str(settings.dataset_dir),
+            hint="Mount its disk, or set dataset_dir in synicix.toml, SYNICIX_DATASET_DIR or --dataset-dir.",
+        )
     _prove(settings.model_save_dir, "model_save_dir")
     _prove(settings.dataset_cache_dir, "dataset_cache_dir")
     spec = connection._config.get_store_spec(STORE)

@@ -8,12 +8,12 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from traceback import format_exc
 from typing import Any, TypeVar
 
 from synicix_core.database import ensure_connected
-from synicix_core.errors import ClaimLost, DatabaseUnavailable, SynicixError
+from synicix_core.errors import ClaimLost, DatabaseUnavailable, DatasetMissing, SynicixError
 from synicix_core.events import CheckpointSaved, EpochFinished, TaskFailed, TaskFinished, TaskStarted
 from synicix_core.registry import Registry
 from synicix_core.runner.capability import find_exclusions
@@ -220,13 +220,14 @@ class Supervisor:
         self._refreshed = time.monotonic()
         self._database(lambda: self._queue.recover(self._times.lease_seconds, self._times.max_attempts))
         self._database(self._queue.enqueue)
-        self._exclusions, self._reasons = self._database(lambda: find_exclusions(self._tables, self._registry))
+        found, self._reasons = self._database(lambda: find_exclusions(self._tables, self._registry))
+        self._exclusions = replace(found, dataset_configs=self._exclusions.dataset_configs)
         return True
 
     def _nothing_left(self) -> tuple[int, str]:
         blocked, _ = self._database(lambda: self._queue.waiting(self._options.restriction))
         if not blocked:
-            return EXIT_DONE, "nothing is pending"
+            return EXIT_DONE, "nothing is pending" + (" that meets the condition" if self._options.restriction else "")
         for reason in self._reasons:
             self._display.message(reason)
         if self._summary.success_count:
@@ -298,6 +299,8 @@ class Supervisor:
             raise
         except ClaimLost as error:
             self._display.task_ended(claim.task, "lost", str(error))
+        except DatasetMissing as error:  # another machine may have the file
+            self._leave_dataset(claim, str(error))
         except Exception as error:  # a store that is full, a row that was deleted: this task's end, not the worker's
             known = isinstance(error, SynicixError)
             try:
@@ -449,6 +452,13 @@ class Supervisor:
                         "the result cannot be stored", why=error.strerror or str(error), hint="Run: synicix-run doctor"
                     ) from error
                 self._sleep(pause)
+
+    def _leave_dataset(self, claim: Claim, why: str) -> None:
+        """Give a task back whose dataset file is not here, and claim no other of the same dataset config."""
+        config = (self._tables.TrainingTask & claim.key).fetch1("dataset_config_md5_hash")
+        self._exclusions = replace(self._exclusions, dataset_configs=(*self._exclusions.dataset_configs, config))
+        self._database(lambda: self._queue.release(claim))
+        self._display.task_ended(claim.task, "released", why)
 
     def _release(self, claim: Claim) -> None:
         checkpoint = f"{claim.task}.checkpoint"

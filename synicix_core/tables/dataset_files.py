@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from synicix_core.errors import DatasetError
+from synicix_core.errors import DatasetError, DatasetMissing
 
 __all__ = ["resolve_dataset_file"]
 
@@ -24,7 +24,9 @@ def resolve_dataset_file(dataset_dir: Path, name: str, *, follow_symlinks: bool 
     Raises
     ------
     DatasetError
-        If the name is absolute, contains ``..`` or a backslash, leads out through a link, or there is no such file.
+        If the name is absolute, contains ``..`` or a backslash, or leads out through a link.
+    DatasetMissing
+        If there is no such file.
     """
     parts = PurePosixPath(name).parts
     if not name or name.startswith("/") or PureWindowsPath(name).drive or ".." in parts or "\\" in name:
@@ -41,7 +43,9 @@ def resolve_dataset_file(dataset_dir: Path, name: str, *, follow_symlinks: bool 
         )
     path = dataset_dir.joinpath(*parts)
     if not path.exists():
-        raise DatasetError(f"there is no dataset file {name!r}", file=str(path), hint=_what_there_is(dataset_dir, path))
+        raise DatasetMissing(
+            f"there is no dataset file {name!r}", file=str(path), hint=_what_there_is(dataset_dir, path)
+        )
     real = path.resolve()
     if not follow_symlinks and not real.is_relative_to(dataset_dir.resolve()):
         raise DatasetError(

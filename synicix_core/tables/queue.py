@@ -39,13 +39,14 @@ class Claim:
 
 @dataclass(frozen=True)
 class Exclusions:
-    """What a worker cannot train: provider names by ``(table, column)``, and whole training configs."""
+    """What a worker cannot train: provider names by ``(table, column)``, and whole training and dataset configs."""
 
     providers: Mapping[tuple[str, str], Sequence[str]] = field(default_factory=dict)
     training_configs: Sequence[str] = ()
+    dataset_configs: Sequence[str] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.providers or self.training_configs)
+        return bool(self.providers or self.training_configs or self.dataset_configs)
 
 
 class Queue:
@@ -299,9 +300,10 @@ class Queue:
         for (table, column), names in exclusions.providers.items():
             where += f" AND {aliases[table]}.{column} NOT IN ({', '.join(['%s'] * len(names))})"
             args.extend(names)
-        if exclusions.training_configs:
-            where += f" AND t.training_config_md5_hash NOT IN ({', '.join(['%s'] * len(exclusions.training_configs))})"
-            args.extend(exclusions.training_configs)
+        for kind, configs in (("training", exclusions.training_configs), ("dataset", exclusions.dataset_configs)):
+            if configs:
+                where += f" AND t.{kind}_config_md5_hash NOT IN ({', '.join(['%s'] * len(configs))})"
+                args.extend(configs)
         if restriction:
             where += f" AND t.{_MD5} IN ({restriction})"
         return f"{joins} WHERE {where}", tuple(args)

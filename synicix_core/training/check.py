@@ -18,6 +18,7 @@ from synicix_core.registry import Registry
 from synicix_core.training.batches import batch_size, full_precision, move, split_batch, split_output
 from synicix_core.training.build import (
     TaskParts,
+    accepts,
     building,
     load_parts,
     make_criterion,
@@ -25,10 +26,13 @@ from synicix_core.training.build import (
     make_metrics,
     make_model,
     make_tier_loader,
+    requested_precision,
     require_examples,
     resolve_device,
     trainer_arguments,
 )
+from synicix_core.training.context import TaskContext
+from synicix_core.training.precision import resolve_precision
 from synicix_core.training.random_state import seed_everything
 from synicix_core.training.spec import TIERS, TaskSpec
 from synicix_core.training.tier_pass import criterion_loss, run_tier
@@ -100,8 +104,19 @@ def _check(spec: TaskSpec, registry: Registry, directory: Path) -> CheckReport:
     loaders: dict[str, Any] = {tier: make_tier_loader(spec, parts, datasets[tier], tier, device) for tier in TIERS}
     criterion = make_criterion(spec, parts)
     metrics = make_metrics(spec, parts, criterion)
+    arguments = trainer_arguments(spec, parts, loaders, device, str(directory / "model.pt"))
+    if accepts(parts.trainer.load(), "context"):
+        arguments["context"] = TaskContext(
+            task=spec.task,
+            seed=spec.seed,
+            epoch_limit=spec.epoch_limit,
+            metrics=metrics,
+            make_precision=lambda: resolve_precision(requested_precision(parts.trainer, spec.trainer.params), device),
+            checkpoint_path=str(directory / "checkpoint"),
+            observer=_Nobody(),
+        )
     with building(parts.trainer):
-        parts.trainer.load()(**trainer_arguments(spec, parts, loaders, device, str(directory / "model.pt")))
+        parts.trainer.load()(**arguments)
     notes: list[str] = []
     model = make_model(spec, parts).to(device)
     loss, penalty, seconds = _step(spec, parts, model, criterion, loaders["train"], device, notes)
@@ -161,3 +176,19 @@ def _note_shapes(output: Any, targets: Any, notes: list[str]) -> None:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+class _Nobody:
+    """Watches a trainer that is only built."""
+
+    def stop_requested(self) -> bool:
+        return False
+
+    def progress(self) -> None:
+        """Nobody is told."""
+
+    def epoch_finished(self, **fields: Any) -> None:
+        """Nobody is told."""
+
+    def checkpoint_saved(self, path: str, epoch: int) -> None:
+        """Nobody is told."""

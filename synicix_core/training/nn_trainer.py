@@ -169,7 +169,9 @@ class NNTrainer:
         self._nan_policy = nan_policy
         self._metric = choose_metric(early_stopping_metric, context, self.criterion)
         higher_is_better = self._metric.higher_is_better
-        self._early_stopping = EarlyStopping(early_stopping_patience, early_stopping_min_delta, higher_is_better)
+        self._early_stopping = EarlyStopping(
+            early_stopping_patience or None, early_stopping_min_delta, higher_is_better
+        )
         learning_rate = LearningRate(
             self.optimizer,
             scheduler,

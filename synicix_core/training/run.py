@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 
 from synicix_core.errors import CheckpointError
 from synicix_core.hashing import file_sha256
-from synicix_core.registry import Registered, Registry
+from synicix_core.registry import Registry
 from synicix_core.training.build import (
     TaskParts,
     accepts,
@@ -23,6 +22,7 @@ from synicix_core.training.build import (
     make_metrics,
     make_model,
     make_tier_loader,
+    requested_precision,
     require_examples,
     resolve_device,
     trainer_arguments,
@@ -38,7 +38,7 @@ from synicix_core.training.random_state import seed_everything
 from synicix_core.training.spec import TIERS, TaskObserver, TaskOutcome, TaskSpec
 from synicix_core.training.torch_state import restored_torch_state
 
-__all__ = ["CheckReport", "TaskObserver", "check_task", "requested_precision", "run_task"]
+__all__ = ["CheckReport", "TaskObserver", "check_task", "run_task"]
 
 _LOSS_HISTORIES = ("training_epoch_loss_history", "validation_epoch_loss_history", "regularization_loss_history")
 
@@ -90,17 +90,6 @@ def run_task(
         trainer = _train(spec, parts, datasets, device, context)
         scores = _score(spec, parts, datasets, metrics, device, context)
         return _outcome(spec, registry, trainer, context, device, scores, has_test=len(datasets["test"]) > 0)
-
-
-def requested_precision(registered: Registered, params: Mapping[str, Any]) -> str:
-    """Return what the row says of precision, or the trainer's default for it, or ``"auto"``."""
-    if "precision" in params:
-        return str(params["precision"])
-    try:
-        parameter = inspect.signature(registered.load()).parameters.get("precision")
-    except (TypeError, ValueError):
-        return "auto"
-    return parameter.default if parameter is not None and isinstance(parameter.default, str) else "auto"
 
 
 def _train(

@@ -29,7 +29,7 @@ def check_options(options: Mapping[str, Any]) -> None:
 
     expect("max_epoch", options["max_epoch"] >= 1, "1 or more")
     patience = options["early_stopping_patience"]
-    expect("early_stopping_patience", patience is None or patience >= 1, "1 or more, or null")
+    expect("early_stopping_patience", patience is None or patience >= 0, "0 or more, or null")
     expect("early_stopping_min_delta", options["early_stopping_min_delta"] >= 0, "0 or more")
     scheduler = options["scheduler"]
     expect("scheduler", scheduler is None or scheduler in SCHEDULES, f"one of {', '.join(SCHEDULES)}")

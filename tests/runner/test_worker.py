@@ -338,3 +338,26 @@ def test_a_result_that_cannot_be_stored_is_an_error_of_its_task_alone(pipeline, 
     assert pipeline.queue.retry([error["training_task_md5_hash"]]) == 1
     assert populate().returncode == 0
     assert len(pipeline.TrainingResult()) == 2
+
+
+def test_a_dataset_directory_that_is_not_there_costs_no_task(pipeline, tmp_path):
+    insert_tasks(pipeline)
+    ended = populate("--dataset-dir", str(tmp_path / "not-mounted"))
+    assert ended.returncode == 78
+    assert "dataset_dir is not a directory" in ended.stderr
+    assert len(pipeline.TrainingResult.jobs.pending) == 1
+
+
+def test_tasks_whose_file_is_not_here_are_left_to_other_machines(pipeline, project):
+    (project / "datasets" / "steep.txt").write_text("3.0")
+    insert_tasks(pipeline, datasets=[{}, {"dataset_file_name": "steep.txt"}], trainings=[{"seed": 0}, {"seed": 1}])
+    (project / "datasets" / "steep.txt").rename(project / "steep.txt")
+    ended = populate()
+    assert ended.returncode == 0, ended.stderr
+    assert "there is no dataset file 'steep.txt'" in ended.stderr
+    assert len(pipeline.TrainingResult()) == 2
+    assert (len(pipeline.TrainingResult.jobs.pending), len(pipeline.TrainingResult.jobs.errors)) == (2, 0)
+    assert populate().returncode == 78
+    (project / "steep.txt").rename(project / "datasets" / "steep.txt")
+    assert populate().returncode == 0
+    assert len(pipeline.TrainingResult()) == 4

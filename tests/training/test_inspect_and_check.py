@@ -105,6 +105,12 @@ def test_options_of_the_trainer_are_checked_too(tmp_path: Path) -> None:
         check_task(nn_spec(tmp_path, {"scheduler": "step"}), REGISTRY)
 
 
+def test_the_trainer_is_built_with_the_metrics_that_training_gives_it(tmp_path: Path) -> None:
+    metrics = (Component("metric", "synicix-core/correlation"), Component("metric", "synicix-core/loss"))
+    trainer = Component("trainer", "synicix-core/NNTrainer", {"early_stopping_metric": "correlation"})
+    assert check_task(toy_spec(tmp_path, metrics=metrics, trainer=trainer), toy_registry()).metrics["correlation"]
+
+
 def test_a_provider_that_is_gone_is_named(tmp_path: Path) -> None:
     with pytest.raises(ProviderNotFound, match="gone"):
         check_task(toy_spec(tmp_path, model=Component("model", "gone/Net")), REGISTRY)

@@ -125,9 +125,10 @@ def test_early_stopping_restores_the_best_epoch(tmp_path: Path) -> None:
     assert made.validate() == made.validation_epoch_loss_history[0]
 
 
-def test_no_patience_trains_all_epochs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("patience", [None, 0])
+def test_no_patience_trains_all_epochs(tmp_path: Path, patience: int | None) -> None:
     x, y = data(20, 1).tensors
-    made = trainer(tmp_path, validation=loader(TensorDataset(x, -y)), max_epoch=14, early_stopping_patience=None)
+    made = trainer(tmp_path, validation=loader(TensorDataset(x, -y)), max_epoch=14, early_stopping_patience=patience)
     made.train()
     assert (made.status, made.epochs, made.best_epoch) == ("completed", 14, 1)
 
@@ -228,7 +229,7 @@ def test_every_mistake_in_the_options_is_named(tmp_path: Path) -> None:
         trainer(
             tmp_path,
             max_epoch=0,
-            early_stopping_patience=0,
+            early_stopping_patience=-1,
             scheduler="cosin",
             gradient_clip_norm=-1.0,
             nan_policy="ignore",
