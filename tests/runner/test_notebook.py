@@ -60,7 +60,7 @@ def test_a_model_is_loaded_back_and_scores_the_same(pipeline):
     assert not model.training
     output, penalty = model(torch.zeros(2, 3))
     assert output.shape == (2, 1)
-    assert float(penalty) == 0.0
+    assert penalty.item() == 0.0
     assert pipeline.evaluate(task) == row["scores"]["test"]
     assert pipeline.evaluate(task, "validation") == row["scores"]["validation"]
 
