@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from synicix_core.database.dialect import advisory_lock, columns_of
+from synicix_core.database.dialect import advisory_lock, columns_of, quote_table, table_exists
 from synicix_core.database.quiet import datajoint as dj
 from synicix_core.database.reconnect import execute
 from synicix_core.errors import ConfigurationError
@@ -95,7 +95,7 @@ class Tables:
     @property
     def jobs_name(self) -> str:
         """Quoted full name of the job table."""
-        return _full_name(self.connection, self.schema_name, _JOBS)
+        return quote_table(self.connection.adapter, self.schema_name, _JOBS)
 
 
 def is_declared(connection: Any, schema_name: str) -> bool:
@@ -116,10 +116,10 @@ def is_declared(connection: Any, schema_name: str) -> bool:
             why=f"its columns differ: {', '.join(odd[:6])}{' …' if len(odd) > 6 else ''}",
             hint="It is left alone. Set another schema_name in synicix.toml or SYNICIX_SCHEMA_NAME.",
         )
-    if not columns_of(connection, schema_name, _VERSION):
+    if not table_exists(connection, schema_name, _VERSION):
         return False
     row = execute(
-        connection, f"SELECT MAX(schema_version) FROM {_full_name(connection, schema_name, _VERSION)}"
+        connection, f"SELECT MAX(schema_version) FROM {quote_table(connection.adapter, schema_name, _VERSION)}"
     ).fetchone()
     if row[0] is None:
         return False
@@ -228,8 +228,8 @@ def _columns(name: str) -> set[str]:
 
 def _drop_remains(connection: Any, schema_name: str) -> None:
     for table in (_JOBS, *reversed(_TABLES.values())):
-        if columns_of(connection, schema_name, table):
-            full_name = _full_name(connection, schema_name, table)
+        if table_exists(connection, schema_name, table):
+            full_name = quote_table(connection.adapter, schema_name, table)
             if execute(connection, f"SELECT COUNT(*) FROM {full_name}").fetchone()[0]:
                 raise ConfigurationError(
                     f"the schema {schema_name!r} has rows in {table} but no version row",
@@ -267,8 +267,3 @@ def _check_name(schema_name: str) -> None:
             why="it is lower-case letters, digits, '_' and '-', starting with a letter, at most 63 characters",
             hint="Set another schema_name in synicix.toml or SYNICIX_SCHEMA_NAME.",
         )
-
-
-def _full_name(connection: Any, schema_name: str, table: str) -> str:
-    full_name: str = connection.adapter.make_full_table_name(schema_name, table)
-    return full_name

@@ -32,7 +32,6 @@ __all__ = [
     "make_sampler",
     "make_tier_loader",
     "model_arguments",
-    "requested_precision",
     "require_examples",
     "resolve_device",
     "trainer_arguments",
@@ -305,14 +304,3 @@ def _as_tuples(shape: Any) -> Any:
     if isinstance(shape, list | tuple):
         return tuple(_as_tuples(item) for item in shape)
     return shape
-
-
-def requested_precision(registered: Registered, params: Mapping[str, Any]) -> str:
-    """Return what the row says of precision, or the trainer's default for it, or ``"auto"``."""
-    if "precision" in params:
-        return str(params["precision"])
-    try:
-        parameter = inspect.signature(registered.load()).parameters.get("precision")
-    except (TypeError, ValueError):
-        return "auto"
-    return parameter.default if parameter is not None and isinstance(parameter.default, str) else "auto"

@@ -26,13 +26,11 @@ from synicix_core.training.build import (
     make_metrics,
     make_model,
     make_tier_loader,
-    requested_precision,
     require_examples,
     resolve_device,
     trainer_arguments,
 )
-from synicix_core.training.context import TaskContext
-from synicix_core.training.precision import resolve_precision
+from synicix_core.training.context import make_context
 from synicix_core.training.random_state import seed_everything
 from synicix_core.training.spec import TIERS, TaskSpec
 from synicix_core.training.tier_pass import criterion_loss, run_tier
@@ -106,15 +104,8 @@ def _check(spec: TaskSpec, registry: Registry, directory: Path) -> CheckReport:
     metrics = make_metrics(spec, parts, criterion)
     arguments = trainer_arguments(spec, parts, loaders, device, str(directory / "model.pt"))
     if accepts(parts.trainer.load(), "context"):
-        arguments["context"] = TaskContext(
-            task=spec.task,
-            seed=spec.seed,
-            epoch_limit=spec.epoch_limit,
-            metrics=metrics,
-            make_precision=lambda: resolve_precision(requested_precision(parts.trainer, spec.trainer.params), device),
-            checkpoint_path=str(directory / "checkpoint"),
-            observer=_Nobody(),
-        )
+        elsewhere = dataclasses.replace(spec, checkpoint_path=str(directory / "checkpoint"))
+        arguments["context"] = make_context(elsewhere, parts.trainer, metrics, device, _Nobody())
     with building(parts.trainer):
         parts.trainer.load()(**arguments)
     notes: list[str] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -11,13 +12,14 @@ from typing import Any
 import torch
 
 from synicix_core.errors import CheckpointError
+from synicix_core.registry import Registered
 from synicix_core.training import random_state
 from synicix_core.training.contract import Metric, TrainingInterrupted
-from synicix_core.training.precision import Precision
+from synicix_core.training.precision import Precision, resolve_precision
 from synicix_core.training.saved_files import load_plain, require_plain, save_atomically
-from synicix_core.training.spec import TaskObserver
+from synicix_core.training.spec import TaskObserver, TaskSpec
 
-__all__ = ["CHECKPOINT_SECONDS", "TaskContext"]
+__all__ = ["CHECKPOINT_SECONDS", "TaskContext", "make_context"]
 
 CHECKPOINT_SECONDS = 30.0
 """Time between checkpoints. Long ones come less often: writing them takes at most a twentieth of the time."""
@@ -199,3 +201,36 @@ def _finite(value: Any) -> float | None:
         return None
     number = float(value.detach() if isinstance(value, torch.Tensor) else value)
     return number if math.isfinite(number) else None
+
+
+def make_context(
+    spec: TaskSpec,
+    trainer: Registered,
+    metrics: Mapping[str, Metric],
+    device: torch.device,
+    observer: TaskObserver,
+    *,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> TaskContext:
+    """Return the context of a task, whose precision is what the row, or the trainer's default, says."""
+    return TaskContext(
+        task=spec.task,
+        seed=spec.seed,
+        epoch_limit=spec.epoch_limit,
+        metrics=metrics,
+        make_precision=lambda: resolve_precision(_requested_precision(trainer, spec.trainer.params), device),
+        checkpoint_path=spec.checkpoint_path,
+        observer=observer,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+
+
+def _requested_precision(registered: Registered, params: Mapping[str, Any]) -> str:
+    """Return what the row says of precision, or the trainer's default for it, or ``"auto"``."""
+    if "precision" in params:
+        return str(params["precision"])
+    try:
+        parameter = inspect.signature(registered.load()).parameters.get("precision")
+    except (TypeError, ValueError):
+        return "auto"
+    return parameter.default if parameter is not None and isinstance(parameter.default, str) else "auto"

@@ -22,17 +22,16 @@ from synicix_core.training.build import (
     make_metrics,
     make_model,
     make_tier_loader,
-    requested_precision,
     require_examples,
     resolve_device,
     trainer_arguments,
 )
 from synicix_core.training.check import CheckReport, check_task
-from synicix_core.training.context import CHECKPOINT_SECONDS, TaskContext
+from synicix_core.training.context import CHECKPOINT_SECONDS, TaskContext, make_context
 from synicix_core.training.contract import Metric
 from synicix_core.training.load import load_state, score_tier
 from synicix_core.training.parameter_summary import plain
-from synicix_core.training.precision import Precision, resolve_precision
+from synicix_core.training.precision import Precision
 from synicix_core.training.provenance import describe_run
 from synicix_core.training.random_state import seed_everything
 from synicix_core.training.spec import TIERS, TaskObserver, TaskOutcome, TaskSpec
@@ -77,16 +76,7 @@ def run_task(
         datasets = {tier: make_dataset(parts.dataset, spec.dataset_path, tier, spec.dataset.params) for tier in TIERS}
         require_examples(datasets, spec.dataset_path)
         metrics = make_metrics(spec, parts, make_criterion(spec, parts))
-        context = TaskContext(
-            task=spec.task,
-            seed=spec.seed,
-            epoch_limit=spec.epoch_limit,
-            metrics=metrics,
-            make_precision=lambda: resolve_precision(requested_precision(parts.trainer, spec.trainer.params), device),
-            checkpoint_path=spec.checkpoint_path,
-            observer=observer,
-            checkpoint_seconds=checkpoint_seconds,
-        )
+        context = make_context(spec, parts.trainer, metrics, device, observer, checkpoint_seconds=checkpoint_seconds)
         trainer = _train(spec, parts, datasets, device, context)
         scores = _score(spec, parts, datasets, metrics, device, context)
         return _outcome(spec, registry, trainer, context, device, scores, has_test=len(datasets["test"]) > 0)
