@@ -40,6 +40,10 @@ class WorkerSettings:
     """How long a worker waits for a database that went away."""
     retry_seconds: float = 60.0
     """Pause before the second attempt; it doubles with each further one."""
+    checkpoint_seconds: float = 30.0
+    """Time between checkpoints; a large one, which takes long to write, comes less often."""
+    checkpoint_epochs: int = 0
+    """A checkpoint after so many epochs, too; 0 leaves it to the time."""
     threads: int = 1
     """CPU threads of an executor that trains on the CPU; 0 leaves the choice to torch.
 
@@ -59,6 +63,8 @@ class Settings:
     schema_name: str = "synicix"
     num_workers: int = 0
     """Data-loading processes."""
+    max_cache_bytes: int = 0
+    """Size to which `dataset_cache_dir` is kept; 0 is no limit."""
     follow_symlinks: bool = False
     """Whether links inside `dataset_dir` may lead out of it."""
     worker: WorkerSettings = field(default_factory=WorkerSettings)
@@ -140,6 +146,7 @@ TEMPLATE = """\
 # dataset_cache_dir = ".synicix/cache"  # a fast local disk: files that lie on another disk are copied here
 # model_save_dir = "models"           # trained models and checkpoints
 # num_workers = 0                     # data-loading processes
+# max_cache_bytes = 0                 # what was read longest ago leaves the cache above this size; 0 is no limit
 # follow_symlinks = false             # whether links inside dataset_dir may lead out of it
 
 [worker]
@@ -150,6 +157,8 @@ TEMPLATE = """\
 # max_attempts = 3
 # db_timeout_seconds = 600.0          # how long to wait for a database that went away
 # retry_seconds = 60.0                # pause before the second attempt; doubles with each further one
+# checkpoint_seconds = 30.0           # time between checkpoints; large ones come less often
+# checkpoint_epochs = 0               # a checkpoint after so many epochs, too; 0: by time alone
 # threads = 1                         # CPU threads of one worker; 0 leaves the choice to torch
 """
 
@@ -201,6 +210,7 @@ _SETTINGS = (
     _Setting("dataset_cache_dir", Path, "a path"),
     _Setting("model_save_dir", Path, "a path"),
     _Setting("num_workers", int, "an integer from 0 on", lambda value: value >= 0),
+    _Setting("max_cache_bytes", int, "a number of bytes, or 0 for no limit", lambda value: value >= 0),
     _Setting("follow_symlinks", bool, "true or false"),
     _positive("lease_seconds"),
     _positive("heartbeat_seconds"),
@@ -209,6 +219,8 @@ _SETTINGS = (
     _Setting("worker.max_attempts", int, "an integer from 1 on", lambda value: value >= 1),
     _positive("db_timeout_seconds"),
     _positive("retry_seconds"),
+    _positive("checkpoint_seconds"),
+    _Setting("worker.checkpoint_epochs", int, "an integer from 0 on", lambda value: value >= 0),
     _Setting("worker.threads", int, "an integer from 0 on", lambda value: value >= 0),
 )
 _BY_KEY = {setting.key: setting for setting in _SETTINGS}

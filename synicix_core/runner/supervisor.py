@@ -24,9 +24,10 @@ from synicix_core.runner.interruption import Interruption
 from synicix_core.runner.observers import Observers
 from synicix_core.runner.preflight import prove_writable
 from synicix_core.settings import Settings
+from synicix_core.tables.code_digest import code_digest
 from synicix_core.tables.queue import Claim, Exclusions, Queue
 from synicix_core.tables.schema import Tables
-from synicix_core.training.task_specs import make_spec, model_path
+from synicix_core.training.task_specs import checkpoint_path, make_spec, model_path
 
 __all__ = ["EXIT_DONE", "EXIT_INTERRUPTED", "EXIT_MISCONFIGURED", "Supervisor", "WorkerOptions", "WorkerSummary"]
 
@@ -415,11 +416,12 @@ class Supervisor:
             "model_save_path": model_path(claim.task, claim.attempt),
             "model_sha256": result.model_sha256,
             "train_seconds": result.train_seconds,
+            "code_sha256": code_digest(result.provenance["providers"]),
             "provenance": {**result.provenance, "notes": list(result.notes)},
         }
         self._database(lambda: self._commit(claim, row))
         self._summary.success_count += 1
-        (self._settings.model_save_dir / f"{claim.task}.checkpoint").unlink(missing_ok=True)
+        (self._settings.model_save_dir / checkpoint_path(claim.task, claim.attempt)).unlink(missing_ok=True)
         for note in result.notes:
             self._display.message(note)
         self._display.task_finished(claim.task, row, seconds)
@@ -461,7 +463,7 @@ class Supervisor:
         self._display.task_ended(claim.task, "released", why)
 
     def _release(self, claim: Claim) -> None:
-        checkpoint = f"{claim.task}.checkpoint"
+        checkpoint = checkpoint_path(claim.task, claim.attempt)
         saved = (self._settings.model_save_dir / checkpoint).exists()
         self._database(lambda: self._queue.release(claim, checkpoint if saved else None))
         self._display.task_ended(

@@ -100,6 +100,7 @@ class Queue:
         pid: int,
         device: str,
         *,
+        process: str = "",
         restriction: str = "",
         exclusions: Exclusions | None = None,
         order: str = "original",
@@ -112,6 +113,9 @@ class Queue:
             The worker's incarnation, 32 hexadecimal digits.
         host, pid, device : str, int, str
             For people who look.
+        process : str
+            Names the worker's process on its machine for ever (see `synicix_core.runner.process`), so that another worker
+            there can prove that it is gone.
         restriction : str
             SQL of a query that yields the md5s of the tasks to choose from.
         exclusions : Exclusions, optional
@@ -137,9 +141,10 @@ class Queue:
             attempt = int(row[0]) + 1
             execute(
                 self.connection,
-                f"INSERT INTO {self._attempts} ({_MD5}, attempt, worker, host, pid, device, state, started_at, heartbeat_at) "
-                f"VALUES (%s, %s, %s, %s, %s, %s, 'running', {self._now}, {self._now})",
-                (task, attempt, worker, host[:255], pid, device[:64]),
+                f"INSERT INTO {self._attempts} "
+                f"({_MD5}, attempt, worker, host, pid, process, device, state, started_at, heartbeat_at) "
+                f"VALUES (%s, %s, %s, %s, %s, %s, %s, 'running', {self._now}, {self._now})",
+                (task, attempt, worker, host[:255], pid, process[:160], device[:64]),
             )
         return Claim(task, attempt, worker)
 

@@ -23,7 +23,7 @@ from synicix_core.version import __version__
 
 __all__ = ["SCHEMA_VERSION", "Tables", "bind", "declare", "is_declared"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised whenever the columns change."""
 
 JOB_COLUMNS = frozenset(

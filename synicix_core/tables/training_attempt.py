@@ -16,6 +16,7 @@ class TrainingAttempt:
     worker               : char(32)        # an incarnation of a worker, never a host name
     host                 : varchar(255)
     pid                  : int32
+    process              : varchar(160)    # names the supervisor's process on its machine for ever
     device               : varchar(64)
     state                : enum('running', 'finished', 'released', 'failed', 'lost')
     started_at           : datetime(3)
@@ -24,6 +25,8 @@ class TrainingAttempt:
     train_loss=null      : float64
     validation_loss=null : float64
     checkpoint_path=null : varchar(256)    # relative to model_save_dir
+    error_kind=null      : varchar(32)     # what kind of thing went wrong
+    error_cause=null     : varchar(16)     # the same for errors of the same cause
     error=null           : varchar(2047)
     error_stack=null     : <blob>
     index (state, heartbeat_at)

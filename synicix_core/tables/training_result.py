@@ -39,8 +39,12 @@ class TrainingResult:
     model_sha256                   : char(64)
     by_attempt                     : int32         # the TrainingAttempt that it came of
     train_seconds                  : float64
+    code_sha256                    : char(64)      # of the source files of all providers that took part
     provenance                     : json
     utc_insert_time                : datetime(3)
+    index (test_score)
+    index (code_sha256)
+    index (utc_insert_time)
     """
     run_worker: Any
     """Runs the worker for `populate`; set when the pipeline binds the tables."""

@@ -59,7 +59,13 @@ class TaskSpec:
     num_workers : int
         Data-loading processes.
     model_save_path, checkpoint_path : str
-        Absolute paths of files.
+        Absolute paths of files; this attempt's own.
+    resume_from : tuple of str
+        Checkpoints of earlier attempts, absolute paths, the latest first; any of them may be missing or damaged.
+    checkpoint_seconds, checkpoint_epochs : float, int
+        A checkpoint is due after so many seconds, or so many epochs; 0 epochs leaves it to the seconds.
+    micro_batches : int
+        Into how many parts a batch is split, because a whole one did not fit into memory; 1 leaves it whole.
     project_commit : str
         git commit of the project; empty where there is none.
     """
@@ -84,6 +90,10 @@ class TaskSpec:
     num_workers: int
     model_save_path: str
     checkpoint_path: str
+    resume_from: tuple[str, ...] = ()
+    checkpoint_seconds: float = 30.0
+    checkpoint_epochs: int = 0
+    micro_batches: int = 1
     project_commit: str = ""
 
     def components(self) -> tuple[Component, ...]:
@@ -103,6 +113,7 @@ class TaskSpec:
         for key in ("dataset", "model", "trainer", "optimizer", "criterion"):
             values[key] = Component(**values[key])
         values["samplers"] = {tier: held and Component(**held) for tier, held in values["samplers"].items()}
+        values["resume_from"] = tuple(values["resume_from"])
         values["metrics"] = tuple(Component(**metric) for metric in values["metrics"])
         return cls(**values)
 

@@ -12,7 +12,7 @@ from synicix_core.training.spec import Component, TaskSpec
 if TYPE_CHECKING:
     from synicix_core.tables.schema import Tables
 
-__all__ = ["fetch_configs", "make_spec", "model_path"]
+__all__ = ["checkpoint_path", "fetch_configs", "make_spec", "model_path"]
 
 
 def fetch_configs(tables: Tables, task: str) -> dict[str, Any]:
@@ -29,7 +29,14 @@ def fetch_configs(tables: Tables, task: str) -> dict[str, Any]:
 
 
 def make_spec(
-    row: dict[str, Any], settings: Settings, dataset_path: Path, *, attempt: int, device: str, project_commit: str = ""
+    row: dict[str, Any],
+    settings: Settings,
+    dataset_path: Path,
+    *,
+    attempt: int,
+    device: str,
+    micro_batches: int = 1,
+    project_commit: str = "",
 ) -> TaskSpec:
     """Make the specification of one attempt.
 
@@ -42,9 +49,11 @@ def make_spec(
     dataset_path : Path
         The dataset file on this machine.
     attempt : int
-        Number of the attempt; part of the model's file name, so that attempts never write the same file.
+        Number of the attempt; part of the names of its files, so that attempts never write the same file.
     device : str
         As torch names it.
+    micro_batches : int
+        Into how many parts a batch is split.
     project_commit : str
         Git commit of the project, for the provenance.
     """
@@ -69,7 +78,13 @@ def make_spec(
         device=device,
         num_workers=settings.num_workers,
         model_save_path=str(settings.model_save_dir / model_path(task, attempt)),
-        checkpoint_path=str(settings.model_save_dir / f"{task}.checkpoint"),
+        checkpoint_path=str(settings.model_save_dir / checkpoint_path(task, attempt)),
+        resume_from=tuple(
+            str(settings.model_save_dir / checkpoint_path(task, earlier)) for earlier in range(attempt - 1, 0, -1)
+        ),
+        checkpoint_seconds=settings.worker.checkpoint_seconds,
+        checkpoint_epochs=settings.worker.checkpoint_epochs,
+        micro_batches=micro_batches,
         project_commit=project_commit,
     )
 
@@ -77,6 +92,11 @@ def make_spec(
 def model_path(task: str, attempt: int) -> str:
     """Return where the model of an attempt is saved, relative to `model_save_dir`."""
     return f"{task}.{attempt}.pt"
+
+
+def checkpoint_path(task: str, attempt: int) -> str:
+    """Return where the checkpoint of an attempt is saved, relative to `model_save_dir`."""
+    return f"{task}.{attempt}.checkpoint"
 
 
 def _sampler(row: dict[str, Any], tier: str) -> Component | None:

@@ -28,6 +28,7 @@ RESULT = {
     "model_save_path": "model.pt",
     "model_sha256": "0" * 64,
     "train_seconds": 1.0,
+    "code_sha256": "0" * 64,
     "provenance": {},
 }
 
