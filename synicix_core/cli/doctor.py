@@ -187,7 +187,7 @@ def _datasets(pipeline: Pipeline) -> Finding:
             missing.append(name)
     if missing:
         listed = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        advice = f"Put them below {settings.dataset_dir}; until then their tasks end in error here."
+        advice = f"Put them below {settings.dataset_dir}; until then their tasks are left to other machines."
         return Finding("datasets", "warn", f"{len(missing)} of {len(names)} files are missing here: {listed}", advice)
     return Finding("datasets", "ok", f"{count(len(names), 'file')} that configs name, all there")
 
@@ -196,8 +196,8 @@ def _trainable(pipeline: Pipeline) -> Finding:
     from synicix_core.runner.capability import find_exclusions
 
     exclusions, reasons = find_exclusions(pipeline.tables, pipeline.registry)
-    pending, _ = pipeline.queue.waiting()
-    possible, _ = pipeline.queue.waiting(exclusions=exclusions)
+    pending = pipeline.queue.waiting()
+    possible = pipeline.queue.waiting(exclusions=exclusions)
     if pending > possible:
         outcome = "warn" if possible else "fail"
         text = f"{pending - possible:,} of {count(pending, 'pending task')} cannot be trained here"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from shutil import get_terminal_size
 from typing import Any, TextIO
 
@@ -14,7 +14,7 @@ from synicix_core.cli.wording import duration, number
 from synicix_core.runner.display import WorkerDisplay
 from synicix_core.runner.lines import Lines
 
-__all__ = ["Live", "Once", "can_redraw"]
+__all__ = ["Bottom", "Live", "Once", "bar", "can_redraw", "losses"]
 
 _BAR = 20
 _REDRAW_SECONDS = 0.1
@@ -50,6 +50,59 @@ class Once:
             self._display.message(text)
 
 
+class Bottom:
+    """The lines at the bottom of a terminal that are drawn again and again.
+
+    Parameters
+    ----------
+    stream : text file
+        The terminal.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self._drawn = 0
+        self._drawn_at = float("-inf")
+
+    def draw(self, lines: Sequence[str]) -> None:
+        """Draw these lines in the place of those that stand there; none may be wider than the terminal."""
+        # In one piece, so that nobody sees the moment in between.
+        self.stream.write(self._up() + "".join(f"{line}\n" for line in lines))
+        self.stream.flush()
+        self._drawn = len(lines)
+        self._drawn_at = time.monotonic()
+
+    def erase(self) -> None:
+        """Take the lines away, to write there what stays."""
+        self.stream.write(self._up())
+        self._drawn = 0
+
+    def is_due(self) -> bool:
+        """Tell whether the lines are old enough for small changes to be drawn."""
+        return time.monotonic() - self._drawn_at >= _REDRAW_SECONDS
+
+    def _up(self) -> str:
+        # Up to the first of our lines, and clear from there to the end of the screen.
+        return f"\x1b[{self._drawn}A\r\x1b[J" if self._drawn else ""
+
+
+def bar(fields: Mapping[str, Any], size: int) -> str:
+    """Return how far a training is: a bar of `size` characters, the epoch and its limit."""
+    epoch, limit = int(fields.get("epoch", 0)), int(fields["epoch_limit"])
+    filled = round(size * min(epoch / limit, 1.0))
+    return f"[{'#' * filled}{'.' * (size - filled)}] epoch {epoch}/{limit}"
+
+
+def losses(fields: Mapping[str, Any], *, only_one: bool = False) -> str:
+    """Return the losses of an epoch that are known, or the more telling one of them."""
+    known = [
+        f"{name} {number(fields[key])}"
+        for name, key in (("train", "train_loss"), ("validation", "validation_loss"))
+        if fields.get(key) is not None
+    ]
+    return "  ".join(known[-1:] if only_one else known)
+
+
 class Live:
     """The display of a worker on a terminal.
 
@@ -62,11 +115,9 @@ class Live:
     """
 
     def __init__(self, stream: TextIO, max_tasks: int | None = None) -> None:
-        self._stream = stream
         self._lines = Lines(stream)
+        self._bottom = Bottom(stream)
         self._max_tasks = max_tasks
-        self._drawn = 0
-        self._drawn_at = float("-inf")
         self._title = ""
         self._epoch: Mapping[str, Any] = {}
         self._done = self._failed = self._pending = 0
@@ -74,7 +125,7 @@ class Live:
 
     def message(self, text: str) -> None:
         """Show a sentence above the present state."""
-        self._erase()
+        self._bottom.erase()
         self._lines.message(text)
         self._draw()
 
@@ -85,13 +136,13 @@ class Live:
         self._title = f"{task[:8]}{again}: {model} on {configs['dataset_file_name']}"
         self._epoch = {"epoch_limit": configs["epoch_limit"]}
         self._pending = pending
-        self._redraw()
+        self._draw()
 
     def epoch_finished(self, task: str, fields: Mapping[str, Any]) -> None:  # noqa: ARG002 - one task at a time
         """Show an epoch, at most ten a second."""
         self._epoch = fields
-        if time.monotonic() - self._drawn_at >= _REDRAW_SECONDS:
-            self._redraw()
+        if self._bottom.is_due():
+            self._draw()
 
     def task_finished(self, task: str, result: Mapping[str, Any], seconds: float) -> None:
         """Show the score for good."""
@@ -107,45 +158,24 @@ class Live:
 
     def close(self) -> None:
         """Take the present state away; what was shown for good stays."""
-        self._erase()
+        self._bottom.erase()
         self._title = ""
-        self._stream.flush()
+        self._bottom.stream.flush()
 
     def _end(self, show: Callable[[], None], *, pending: bool = False) -> None:
-        self._erase()
+        self._bottom.erase()
         self._pending = max(self._pending - (not pending), 0)
         self._title = ""
         show()
         self._draw()
 
-    def _redraw(self) -> None:
-        self._erase()
-        self._draw()
-
     def _draw(self) -> None:
         lines = ([self._title, self._progress()] if self._title else []) + [self._counts()]
         width = get_terminal_size().columns - 1
-        text = "".join(f"{shorten(line, width)}\n" for line in lines)
-        self._stream.write(text)
-        self._stream.flush()
-        self._drawn = len(lines)
-        self._drawn_at = time.monotonic()
-
-    def _erase(self) -> None:
-        if self._drawn:
-            # Up to the first of our lines, and clear from there to the end of the screen.
-            self._stream.write(f"\x1b[{self._drawn}A\r\x1b[J")
-            self._drawn = 0
+        self._bottom.draw([shorten(line, width) for line in lines])
 
     def _progress(self) -> str:
-        epoch, limit = int(self._epoch.get("epoch", 0)), int(self._epoch["epoch_limit"])
-        filled = round(_BAR * min(epoch / limit, 1.0))
-        losses = [
-            f"{name} {number(self._epoch[key])}"
-            for name, key in (("train", "train_loss"), ("validation", "validation_loss"))
-            if self._epoch.get(key) is not None
-        ]
-        return f"  [{'#' * filled}{'.' * (_BAR - filled)}] epoch {epoch}/{limit}  {'  '.join(losses)}".rstrip()
+        return f"  {bar(self._epoch, _BAR)}  {losses(self._epoch)}".rstrip()
 
     def _counts(self) -> str:
         text = f"  {self._done:,} done, {self._failed:,} failed, {self._pending:,} pending"

@@ -35,6 +35,8 @@ COMMANDS = {
     "load": "Load a trained model, and say how.",
     "errors": "Show what went wrong.",
     "retry": "Try again what ended in an error.",
+    "queue": "Show and steer what is queued.",
+    "gc": "Find and remove files that no row refers to.",
     "plugins": "Show the installed plugins.",
     "db": "Start, stop and look at the database.",
     "doctor": "Find out what keeps tasks from training.",

@@ -1,4 +1,4 @@
-"""`synicix-run populate`: one worker, in this process, until nothing is pending."""
+"""`synicix-run populate`: one worker in this process, or several as programs of their own, until nothing is pending."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from synicix_core.cli.json_output import print_json
 from synicix_core.cli.project import Command, Place, json_option, pass_place, where_option
 from synicix_core.cli.wording import count, duration
 
 if TYPE_CHECKING:
+    from synicix_core.errors import SynicixError
     from synicix_core.pipeline import Pipeline
     from synicix_core.runner.display import WorkerDisplay
-    from synicix_core.runner.supervisor import WorkerSummary
+    from synicix_core.runner.fleet_link import FleetLink
+    from synicix_core.runner.fleet_outcome import FleetSummary
+    from synicix_core.runner.options import WorkerOptions, WorkerSummary
     from synicix_core.settings import Settings
 
 __all__ = ["populate"]
@@ -51,6 +55,9 @@ class WorkerCommand(Command):
 @click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda:0, …; auto takes a GPU where there is one."
 )
+@click.option("--workers", type=click.IntRange(min=1), help="So many workers, each a process of its own.")
+@click.option("--devices", metavar="DEVICE,...", help="A worker on each of these: cuda:0,cuda:1.")
+@click.option("--workers-per-device", type=click.IntRange(min=1), help="So many workers on each device.")
 @click.option(
     "--order",
     type=click.Choice(["original", "random"]),
@@ -58,8 +65,9 @@ class WorkerCommand(Command):
     show_default=True,
     help="By priority and age, or at random within the highest priority.",
 )
-@click.option("--max-tasks", type=click.IntRange(min=1), help="Stop after so many tasks.")
+@click.option("--max-tasks", type=click.IntRange(min=1), help="Stop after so many tasks, of all workers together.")
 @click.option("--max-seconds", type=_SECONDS, help="Start no task after this time.")
+@click.option("--wait", is_flag=True, help="Stay when nothing is pending, for tasks that come later.")
 @where_option
 @click.option("--grace", "worker_grace_seconds", type=_SECONDS, help="Seconds to stop in after a signal.")
 @click.option(
@@ -70,96 +78,173 @@ class WorkerCommand(Command):
 @click.option("--heartbeat", "worker_heartbeat_seconds", type=_SECONDS, help="Seconds between heartbeats.")
 @click.option("--retry-delay", "worker_retry_seconds", type=_SECONDS, help="Seconds before a second attempt.")
 @click.option("--max-attempts", "worker_max_attempts", type=click.IntRange(min=1), help="Attempts at a task.")
+@click.option("--checkpoint-seconds", "worker_checkpoint_seconds", type=_SECONDS, help="Seconds between checkpoints.")
+@click.option(
+    "--checkpoint-epochs",
+    "worker_checkpoint_epochs",
+    type=click.IntRange(min=0),
+    help="A checkpoint after so many epochs, too; 0: by time alone.",
+)
 @click.option("--threads", "worker_threads", type=click.IntRange(min=0), help="CPU threads; 0 leaves them to torch.")
 @click.option("--num-workers", type=click.IntRange(min=0), help="Data-loading processes.")
 @click.option("--dataset-dir", type=_FOLDER, help="Where the dataset files lie.")
 @click.option("--dataset-cache-dir", type=_FOLDER, help="Where copies of them are kept on this machine.")
+@click.option(
+    "--max-cache-bytes", type=click.IntRange(min=0), help="Size to which these copies are kept; 0 is no limit."
+)
 @click.option("--model-save-dir", type=_FOLDER, help="Where trained models are saved.")
+@click.option("--report-fds", type=int, nargs=3, hidden=True)
 @json_option
 @pass_place
 def populate(
     place: Place,
     /,
     device: str,
+    workers: int | None,
+    devices: str | None,
+    workers_per_device: int | None,
     order: str,
     max_tasks: int | None,
     max_seconds: float | None,
+    wait: bool,
     conditions: tuple[str, ...],
+    report_fds: tuple[int, int, int] | None,
     as_json: bool,
     **overrides: Any,
 ) -> None:
     """Train what is pending, until nothing is.
 
-    Any number of these may run at once, on any machines that reach the database. Ctrl-C or SIGTERM finishes the step,
-    saves a checkpoint and gives the task back; a second one ends at once.
+    Any number of these may run at once, on any machines that reach the database; --workers and --devices start several on
+    this machine. Ctrl-C or SIGTERM finishes the step, saves a checkpoint and gives the task back; a second one ends at once.
 
     Ends with 0 when nothing is pending, 75 when it was interrupted with work left, 78 when the configuration is broken.
     """
-    from synicix_core.errors import ConfigurationError, DatabaseUnavailable
+    from synicix_core.cli.fleet import plan_workers, run_fleet, worker_command
+    from synicix_core.errors import ConfigurationError
+    from synicix_core.runner.options import WorkerOptions
 
     ctx = click.get_current_context()
+    try:
+        given = ctx.get_parameter_source("device") is ParameterSource.COMMANDLINE
+        planned = plan_workers(workers, devices, workers_per_device, device, device_given=given)
+    except ValueError as error:
+        raise _MistakenFlag(str(error), ctx) from None
     begun = time.monotonic()
+    if planned:
+        with _exit_code(ctx, ConfigurationError, EXIT_MISCONFIGURED):
+            settings = place.settings(**overrides)
+        fleet = run_fleet(worker_command(ctx, place), planned, settings, max_tasks, max_seconds)
+        _finish(ctx, fleet, begun, as_json=as_json, by=f" by {count(len(planned), 'worker')}")
+    options = WorkerOptions(
+        order=order, device=device, max_tasks=max_tasks, max_seconds=max_seconds, wait=wait, owns_process=True
+    )
+    if report_fds is not None:
+        _run_in_fleet(ctx, place, report_fds, options, conditions, overrides)
+    _finish(ctx, _run(ctx, place, options, conditions, overrides), begun, as_json=as_json)
+
+
+def _finish(
+    ctx: click.Context, summary: WorkerSummary | FleetSummary, begun: float, *, as_json: bool, by: str = ""
+) -> NoReturn:
+    """Say what was done, and end with the exit code on which schedulers act."""
+    seconds = time.monotonic() - begun
+    if as_json:
+        errors = [{**key, "error": message} for key, message in summary.error_list]
+        print_json(dataclasses.asdict(summary) | {"error_list": errors, "seconds": seconds})
+    else:
+        click.echo(_sentence(summary, seconds, by))
+    ctx.exit(summary.exit_code)
+
+
+def _run(
+    ctx: click.Context,
+    place: Place,
+    options: WorkerOptions,
+    conditions: tuple[str, ...],
+    overrides: dict[str, Any],
+    link: FleetLink | None = None,
+) -> WorkerSummary:
+    """Run one worker in this process; whatever keeps it from working ends the command."""
+    from synicix_core.errors import ConfigurationError, DatabaseUnavailable
+
     with (
-        _exit_code(ctx, ConfigurationError, EXIT_MISCONFIGURED),
-        _exit_code(ctx, DatabaseUnavailable, EXIT_INTERRUPTED),
+        _exit_code(ctx, ConfigurationError, EXIT_MISCONFIGURED, link),
+        _exit_code(ctx, DatabaseUnavailable, EXIT_INTERRUPTED, link),
+        _interruptible(),
     ):
         try:
-            with _interruptible():
-                settings = place.settings(**overrides)
-                pipeline = _connect(place, settings, overrides)
-                from synicix_core.cli.where import task_restriction
-                from synicix_core.runner.supervisor import WorkerOptions
+            settings = place.settings(**overrides)
+            pipeline = _connect(place, settings, overrides, link)
+            from synicix_core.cli.where import task_restriction
 
-                options = WorkerOptions(
-                    restriction=task_restriction(pipeline, conditions),
-                    order=order,
-                    device=device,
-                    max_tasks=max_tasks,
-                    max_seconds=max_seconds,
-                )
-            summary = pipeline.run_worker(options, _display(max_tasks))
+            options = dataclasses.replace(options, restriction=task_restriction(pipeline, conditions))
+            return pipeline.run_worker(options, link or _display(options.max_tasks))
         except KeyboardInterrupt:
             # Before the worker listens to signals itself nothing is claimed, so there is nothing to give back.
-            click.echo("Interrupted before the first task.", err=True)
+            if link is None:
+                click.echo("Interrupted before the first task.", err=True)
+            else:
+                link.ended(exit_code=EXIT_INTERRUPTED, reason="interrupted before the first task")
             ctx.exit(EXIT_INTERRUPTED)
-    if as_json:
-        print_json(
-            dataclasses.asdict(summary)
-            | {"error_list": [{**key, "error": message} for key, message in summary.error_list]}
-            | {"seconds": time.monotonic() - begun}
-        )
-    else:
-        click.echo(_sentence(summary, time.monotonic() - begun))
+
+
+def _run_in_fleet(
+    ctx: click.Context,
+    place: Place,
+    report_fds: tuple[int, int, int],
+    options: WorkerOptions,
+    conditions: tuple[str, ...],
+    overrides: dict[str, Any],
+) -> NoReturn:
+    """Run one worker of the fleet that started this process, and report to it instead of printing."""
+    from synicix_core.runner.fleet_link import FleetLink
+
+    link = FleetLink(*report_fds)
+    try:
+        if options.max_tasks is not None:
+            # The fleet counts the tasks of all its workers.
+            options = dataclasses.replace(options, max_tasks=None, may_start=link.may_start, returned=link.returned)
+        summary = _run(ctx, place, options, conditions, overrides, link)
+        link.ended(**dataclasses.asdict(summary), machine=False)
+    finally:
+        link.flush()
     ctx.exit(summary.exit_code)
 
 
 @contextmanager
-def _exit_code(ctx: click.Context, error_class: type[Exception], code: int) -> Iterator[None]:
+def _exit_code(
+    ctx: click.Context, error_class: type[SynicixError], code: int, link: FleetLink | None = None
+) -> Iterator[None]:
     """Have an error of `error_class` end the command with `code`, on which schedulers act."""
     from synicix_core.cli.failure import report
 
     try:
         yield
     except error_class as error:
-        report(error, verbose=ctx.ensure_object(Place).verbose)
+        if link is None:
+            report(error, verbose=ctx.ensure_object(Place).verbose)
+        else:
+            link.message(f"Error: {error}")
+            link.ended(exit_code=code, reason=error.what, machine=True)
         ctx.exit(code)
 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Turn a SIGTERM that comes while the command is still starting into a KeyboardInterrupt."""
+    """Turn a signal into a KeyboardInterrupt, except where the worker itself listens to signals."""
 
     def handler(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, handler)
+    previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, old in previous.items():
+            signal.signal(number, old)
 
 
-def _connect(place: Place, settings: Settings, overrides: dict[str, Any]) -> Pipeline:
+def _connect(place: Place, settings: Settings, overrides: dict[str, Any], link: FleetLink | None) -> Pipeline:
     """Connect, and wait for a configured server that is away for as long as a worker waits later."""
     from synicix_core.database.quiet import quiet
     from synicix_core.errors import DatabaseUnavailable
@@ -177,7 +262,11 @@ def _connect(place: Place, settings: Settings, overrides: dict[str, Any]) -> Pip
                 raise
             if not told:
                 wait = duration(settings.worker.db_timeout_seconds)
-                click.echo(f"{error} It is tried again for {wait}; Ctrl-C stops that.", err=True)
+                text = f"{error} It is tried again for {wait}; Ctrl-C stops that."
+                if link is None:
+                    click.echo(text, err=True)
+                else:
+                    link.message(text)
                 told = True
             time.sleep(1)
 
@@ -189,10 +278,10 @@ def _display(max_tasks: int | None) -> WorkerDisplay:
     return Once(Live(sys.stderr, max_tasks) if can_redraw(sys.stderr) else Lines())
 
 
-def _sentence(summary: WorkerSummary, seconds: float) -> str:
+def _sentence(summary: WorkerSummary | FleetSummary, seconds: float, by: str) -> str:
     trained = f"{count(summary.success_count, 'task')} trained"
     failed = (
         f", {len(summary.error_list):,} ended in error (synicix-run errors shows why)" if summary.error_list else ""
     )
     reason = summary.reason.rstrip(".")
-    return f"{trained}{failed} in {duration(seconds)}: {reason}."
+    return f"{trained}{failed} in {duration(seconds)}{by}: {reason}."

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from synicix_core.database.connection import STORE, check_session, connect
-    from synicix_core.database.reconnect import ensure_connected, execute, is_connection_lost, transaction
+    from synicix_core.database.reconnect import ensure_connected, execute, is_conflict, is_connection_lost, transaction
     from synicix_core.database.server import ServerAddress, configured_server
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "connect",
     "ensure_connected",
     "execute",
+    "is_conflict",
     "is_connection_lost",
     "transaction",
 ]
@@ -35,6 +36,7 @@ _MODULES = {
     "connect": "connection",
     "ensure_connected": "reconnect",
     "execute": "reconnect",
+    "is_conflict": "reconnect",
     "is_connection_lost": "reconnect",
     "transaction": "reconnect",
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from synicix_core.database.quiet import datajoint, quiet
-from synicix_core.database.reconnect import is_connection_lost, set_session_utc
+from synicix_core.database.reconnect import is_connection_lost, prepare_session
 from synicix_core.database.refusal import check_backend, refusal
 from synicix_core.database.server import ServerAddress, configured_server, datajoint_config
 from synicix_core.database.versions import check_server
@@ -61,7 +61,7 @@ def connect(settings: Settings, *, start: bool = True) -> Any:
 
 
 def check_session(connection: Any) -> None:
-    """Refuse a server that cannot hold a pipeline, and set the session to UTC; for a connection that the user made.
+    """Refuse a server that cannot hold a pipeline, and prepare the session; for a connection that the user made.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def check_session(connection: Any) -> None:
         The server is too old or a MariaDB.
     """
     check_server(connection)
-    set_session_utc(connection)
+    prepare_session(connection)
 
 
 class DatabaseConnection(datajoint.Connection):  # type: ignore[misc]
@@ -123,7 +123,7 @@ class DatabaseConnection(datajoint.Connection):  # type: ignore[misc]
         try:
             with quiet():
                 super().connect()
-            set_session_utc(self)
+            prepare_session(self)
         except Exception as error:
             # Not chained: a driver's error may show the connection string.
             raise refusal(self._address, error) from None
@@ -158,7 +158,7 @@ class DatabaseConnection(datajoint.Connection):  # type: ignore[misc]
             try:
                 with quiet():
                     super().connect()
-                set_session_utc(self)
+                prepare_session(self)
                 return
             except Exception as error:
                 if not attempts_left:

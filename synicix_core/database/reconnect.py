@@ -14,11 +14,13 @@ from typing import Any
 from synicix_core.database.quiet import datajoint, quiet
 from synicix_core.errors import DatabaseUnavailable, SynicixError
 
-__all__ = ["ensure_connected", "execute", "is_connection_lost", "set_session_utc", "transaction"]
+__all__ = ["ensure_connected", "execute", "is_conflict", "is_connection_lost", "prepare_session", "transaction"]
 
 # Client errors 2xxx, and what a server says that is about to close: shutdown, network, inactivity.
 _MYSQL_LOST = {0, 1053, 1158, 1159, 1160, 1161, 2002, 2003, 2006, 2013, 2055, 4031}
 # Shutdown, crash, starting up, and the two time limits on idle sessions; 08xxx are PostgreSQL's connection errors.
+_MYSQL_CONFLICTS = {1205, 1213}
+_POSTGRESQL_CONFLICTS = {"40001", "40P01", "55P03"}
 _POSTGRESQL_LOST = {"57P01", "57P02", "57P03", "57P05", "25P03"}
 
 
@@ -38,7 +40,7 @@ def ensure_connected(connection: Any) -> None:
     try:
         with quiet():
             connection.connect()
-        set_session_utc(connection)
+        prepare_session(connection)
         connection.connection_id = connection.adapter.get_connection_id(connection._conn)
     except SynicixError:
         raise
@@ -80,7 +82,7 @@ def transaction(connection: Any) -> Iterator[None]:
     if connection._in_transaction and connection.in_transaction:
         raise datajoint.errors.DataJointError("A transaction is open already; transactions do not nest.")
     ensure_connected(connection)
-    execute(connection, connection.adapter.start_transaction_sql())
+    execute(connection, "BEGIN")  # DataJoint's own asks MySQL for a snapshot, which there is none of in READ COMMITTED
     connection._in_transaction = True
     try:
         yield
@@ -111,11 +113,33 @@ def is_connection_lost(connection: Any, error: BaseException) -> bool:
     return isinstance(error, pymysql.err.Error) and bool(error.args) and error.args[0] in _MYSQL_LOST
 
 
-def set_session_utc(connection: Any) -> None:
-    """Make the session count in UTC: DataJoint's columns hold times without a zone."""
-    postgresql = connection.adapter.backend == "postgresql"
+def is_conflict(error: BaseException) -> bool:
+    """Return whether the server gave up a transaction in favour of another one: a deadlock, or a lock that took too long.
+
+    Nothing of it was written, and it may be tried again.
+    """
+    found: BaseException | None = error
+    while found is not None:
+        if getattr(found, "pgcode", None) in _POSTGRESQL_CONFLICTS:
+            return True
+        if type(found).__module__.startswith("pymysql") and found.args and found.args[0] in _MYSQL_CONFLICTS:
+            return True
+        found = found.__cause__
+    return False
+
+
+def prepare_session(connection: Any) -> None:
+    """Make the session count in UTC, since DataJoint's columns hold times without a zone, and read what is committed.
+
+    MySQL would otherwise read, within a transaction, what was there at its beginning, and lock the gaps between rows, so
+    that workers who claim at once get into each other's way. Reading what is committed is PostgreSQL's default.
+    """
     cursor = connection.adapter.get_cursor(connection._conn)
-    cursor.execute("SET TIME ZONE 'UTC'" if postgresql else "SET time_zone = '+00:00'")
+    if connection.adapter.backend == "postgresql":
+        cursor.execute("SET TIME ZONE 'UTC'")
+    else:
+        cursor.execute("SET time_zone = '+00:00'")
+        cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
     cursor.close()
 
 

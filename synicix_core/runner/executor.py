@@ -7,6 +7,7 @@ supervisor decides what they mean, and it ends, with whatever it started, when t
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import queue
 import signal
@@ -41,9 +42,10 @@ def main() -> None:
 
         device, description = use_device(sys.argv[3], int(sys.argv[4]))
     except Exception as error:
-        channel.send({"type": "unusable", "error": _summary(error), "stack": traceback.format_exc()})
+        what = str(error) if isinstance(error, SynicixError) else f"{type(error).__name__}: {error}"
+        _tell(channel, {"type": "unusable", "error": what, "stack": traceback.format_exc()})
         return
-    channel.send({"type": "ready", "device": device, "description": description})
+    _tell(channel, {"type": "ready", "device": device, "description": description})
     while True:
         _train(channel, tasks.get(), stop, run_task)
 
@@ -64,14 +66,17 @@ class _Observer:
         now = time.monotonic()
         if now - self._told >= _PROGRESS_SECONDS:
             self._told = now
-            self._channel.send({"type": "progress"})
+            _tell(self._channel, {"type": "progress"})
 
     def epoch_finished(self, **fields: Any) -> None:
         self._told = time.monotonic()
-        self._channel.send({"type": "epoch", **fields})
+        _tell(self._channel, {"type": "epoch", **fields})
 
     def checkpoint_saved(self, path: str, epoch: int) -> None:
-        self._channel.send({"type": "checkpoint", "path": path, "epoch": epoch})
+        _tell(self._channel, {"type": "checkpoint", "path": path, "epoch": epoch})
+
+    def checkpoint_failed(self, message: str) -> None:
+        _tell(self._channel, {"type": "checkpoint_failed", "error": message})
 
 
 def _listen(channel: Channel, tasks: queue.SimpleQueue[dict[str, Any]], stop: threading.Event) -> None:
@@ -81,29 +86,60 @@ def _listen(channel: Channel, tasks: queue.SimpleQueue[dict[str, Any]], stop: th
             tasks.put(message)
         elif message["type"] == "stop":
             stop.set()
-    # The supervisor is gone. Data-loading processes share this process group and must not outlive it.
-    os.killpg(os.getpgid(0), signal.SIGKILL)
+    _end()
 
 
 def _train(channel: Channel, message: dict[str, Any], stop: threading.Event, run_task: Callable[..., Any]) -> None:
     from synicix_core.registry import get_registry
     from synicix_core.training.contract import TrainingInterrupted
-    from synicix_core.training.spec import TaskSpec
+    from synicix_core.training.failures import describe_failure, forget
+    from synicix_core.training.spec import TaskSpec, TaskState
 
+    state = TaskState()
     try:
-        outcome = run_task(TaskSpec.from_wire(message["spec"]), get_registry(), _Observer(channel, stop))
-        channel.send({"type": "done", "outcome": outcome.to_wire()})
+        spec = TaskSpec.from_wire(message["spec"])
+        outcome = run_task(spec, get_registry(), _Observer(channel, stop), state=state)
+        _tell(channel, {"type": "done", "outcome": outcome.to_wire()})
     except TrainingInterrupted:
-        channel.send({"type": "interrupted"})
+        _tell(
+            channel,
+            {
+                "type": "interrupted",
+                "epoch": state.epochs,
+                "checkpoint": state.has_checkpoint,
+                "can_checkpoint": state.can_checkpoint,
+            },
+        )
     except (Exception, SystemExit, KeyboardInterrupt) as error:  # whatever a plugin raises is the outcome of its task
-        channel.send({"type": "error", "error": _summary(error), "stack": traceback.format_exc()})
+        failure = describe_failure(error)
+        # Before the supervisor hears of it and sends the next task, which wants the memory.
+        forget(error)
+        gc.collect()
+        _tell(
+            channel,
+            {
+                "type": "error",
+                "error": failure.message,
+                "stack": failure.stack,
+                "kind": failure.kind,
+                "cause": failure.cause,
+                "restart": failure.restart_executor,
+                "can_split": state.can_split,
+            },
+        )
 
 
-def _summary(error: BaseException) -> str:
-    if isinstance(error, SynicixError):
-        return str(error)
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+def _tell(channel: Channel, message: dict[str, Any]) -> None:
+    """Send a message; if the supervisor is gone nobody is interested any more, least of all the training."""
+    try:
+        channel.send(message)
+    except OSError:
+        _end()
+
+
+def _end() -> None:
+    """End at once, with the data-loading processes, which share this process group."""
+    os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -3,19 +3,58 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from synicix_core.errors import ConfigurationError
 from synicix_core.runner.channel import Channel
 
-__all__ = ["ExecutorProcess"]
+__all__ = ["Death", "ExecutorProcess"]
 
 _START_SECONDS = 300.0
+_PIPE_BYTES = 1 << 20
+"""Room for thousands of epochs that the supervisor, when it waits for a database, does not read at once."""
+
+
+@dataclass(frozen=True)
+class Death:
+    """How an executor ended.
+
+    Attributes
+    ----------
+    code : int or None
+        Its exit status, minus the number of the signal that ended it, or None if it still runs.
+    """
+
+    code: int | None
+
+    def __str__(self) -> str:
+        if self.code is None:
+            return "it closed its pipe but still runs"
+        if self.code >= 0:
+            return f"it exited with status {self.code}"
+        return f"it was ended by {self.cause}" + (", as the kernel does when memory runs out" if self.by_kill else "")
+
+    @property
+    def by_kill(self) -> bool:
+        """Whether it was killed by SIGKILL."""
+        return self.code == -signal.SIGKILL
+
+    @property
+    def cause(self) -> str:
+        """The same for deaths of the same kind."""
+        if self.code is None or self.code >= 0:
+            return "exit" if self.code is None else f"exit {self.code}"
+        try:
+            return signal.Signals(-self.code).name
+        except ValueError:  # a real-time signal
+            return f"signal {-self.code}"
 
 
 class ExecutorProcess:
@@ -52,6 +91,9 @@ class ExecutorProcess:
         )
         os.close(theirs_reads)
         os.close(theirs_writes)
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):  # users may have used up their share of pipes
+                fcntl.fcntl(ours_reads, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self.channel = Channel(ours_reads, ours_writes)
         self.device = device
         self.description = ""
@@ -81,7 +123,7 @@ class ExecutorProcess:
             if messages is None:
                 self.close()
                 raise ConfigurationError(
-                    "the executor cannot start", why=self.death(), hint="What it printed stands above."
+                    "the executor cannot start", why=str(self.death()), hint="What it printed stands above."
                 )
             for message in messages:
                 if message["type"] == "unusable":
@@ -101,23 +143,23 @@ class ExecutorProcess:
         """Whether it still runs."""
         return not self._closed and self.process.poll() is None
 
-    def death(self) -> str:
-        """Say how it ended."""
+    def death(self) -> Death:
+        """Tell how it ended."""
         try:
-            code = self.process.wait(5)
+            return Death(self.process.wait(5))
         except subprocess.TimeoutExpired:
-            return "it closed its pipe but still runs"
-        if code >= 0:
-            return f"it exited with status {code}"
-        name = signal.Signals(-code).name
-        return f"it was killed by {name}" + (", as the kernel does when memory runs out" if name == "SIGKILL" else "")
+            return Death(None)
+
+    def kill(self) -> None:
+        """End it and everything it started; `close` has to follow."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """End it and everything it started."""
         if self._closed:
             return
         self._closed = True
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        self.kill()
         self.process.wait()
         self.channel.close()

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-__all__ = ["Lines"]
+__all__ = ["Lines", "short_name"]
 
 
 class Lines:
@@ -16,10 +16,13 @@ class Lines:
     ----------
     stream : text file, optional
         Standard error by default, so that data on standard output stays clean.
+    prefix : str, optional
+        What each line begins with.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, prefix: str = "") -> None:
         self._stream = stream or sys.stderr
+        self._prefix = prefix
 
     def message(self, text: str) -> None:
         """Print a sentence."""
@@ -48,7 +51,7 @@ class Lines:
         self._stream.flush()
 
     def _print(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        print(f"{self._prefix}{text}", file=self._stream, flush=True)
 
 
 def short_name(qualified: str) -> str:

@@ -2,6 +2,8 @@
 
 DataJoint's `refresh`, `reserve`, `complete` and `error` are gone around: they insert one row per statement, walk the same
 list in every worker, know no heartbeat, and turn a SIGTERM into an error that nobody retries.
+
+Whoever needs both locks a task's attempt first and its job second.
 """
 
 from __future__ import annotations
@@ -11,16 +13,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from synicix_core.database.dialect import age_in_seconds, now_utc, seconds_ago, seconds_later
+from synicix_core.database.dialect import advisory_lock, age_in_seconds, now_utc, seconds_later
 from synicix_core.database.reconnect import execute, transaction
 from synicix_core.errors import ClaimLost
 from synicix_core.tables.schema import Tables
+from synicix_core.tables.store_lock import hold_store
+from synicix_core.tables.tries import Tries, read_tries
 
-__all__ = ["Claim", "Exclusions", "Queue"]
+__all__ = ["DEFAULT_PRIORITY", "Claim", "Exclusions", "Problem", "Queue"]
 
 _MD5 = "training_task_md5_hash"
 _ERROR_LENGTH = 2047
+_REFRESH_SECONDS = 60.0
+
 DEFAULT_PRIORITY = 5
+"""DataJoint's own; lower numbers are more urgent."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,26 @@ class Claim:
     def key(self) -> dict[str, str]:
         """Primary key of the task."""
         return {_MD5: self.task}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why an attempt ended in an error.
+
+    Attributes
+    ----------
+    message, stack : str
+        For people; the stack is empty where there is none.
+    kind : str
+        ``error``, ``out_of_memory``, ``transient``, ``diverged``, ``data``, ``died``, ``hung``, ``lost`` or ``cancelled``.
+    cause : str
+        The same for errors of the same cause, 16 characters at most.
+    """
+
+    message: str
+    stack: str = ""
+    kind: str = "error"
+    cause: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,6 +119,16 @@ class Queue:
             f"AND NOT EXISTS (SELECT 1 FROM {self._jobs} j WHERE j.{_MD5} = t.{_MD5}){conflict}",
         )
         return max(int(cursor.rowcount), 0)
+
+    def refresh(self) -> None:
+        """Queue what was inserted past us, or wait for whoever is just doing so; for workers that found nothing."""
+        name = f"synicix/refresh/{self.tables.schema_name}"
+        with advisory_lock(self.connection, name, timeout=0, required=False) as held:
+            if held:
+                self.enqueue()
+        if not held:
+            with advisory_lock(self.connection, name, timeout=_REFRESH_SECONDS, required=False):
+                pass
 
     def claim(
         self,
@@ -174,7 +211,18 @@ class Queue:
             (*(progress[name] for name in columns if progress), claim.task, claim.attempt, claim.worker),
         )
         # MySQL counts changed rows only, and two beats may fall into one millisecond.
-        return cursor.rowcount == 1 or self._state(claim) == "running"
+        return cursor.rowcount == 1 or self._state(claim)[0] == "running"
+
+    def why_lost(self, claim: Claim) -> str:
+        """Say, for people, what became of a claim that this worker holds no longer."""
+        state, kind = self._state(claim)
+        if state is None:
+            return "the task was deleted"
+        if kind == "cancelled":
+            return "the task was cancelled"
+        return {"released": "the task was paused", "lost": "this worker was taken for lost"}.get(
+            state, f"its attempt {claim.attempt} is marked {state}"
+        )
 
     def commit(self, claim: Claim, row: Mapping[str, Any]) -> None:
         """Write the result of a claim, end the attempt and take the job off the queue, all or nothing.
@@ -186,13 +234,14 @@ class Queue:
         """
         with transaction(self.connection):
             now = self._hold(claim)
+            hold_store(self.connection, self.tables)
             self._result_table.insert1(
                 {**claim.key, **row, "by_attempt": claim.attempt, "utc_insert_time": now}, allow_direct_insert=True
             )
             execute(self.connection, f"DELETE FROM {self._jobs} WHERE {_MD5} = %s", (claim.task,))
-            self._end(claim, "finished")
+            self._end(claim, "finished", epoch=row["epochs"])
 
-    def release(self, claim: Claim, checkpoint: str | None = None, delay: float = 0.0, state: str = "released") -> None:
+    def release(self, claim: Claim, checkpoint: str | None = None, delay: float = 0.0) -> None:
         """Give a claim back: the task is pending again, at once or after `delay` seconds.
 
         Raises
@@ -203,9 +252,9 @@ class Queue:
         with transaction(self.connection):
             self._hold(claim)
             self._to_pending(claim.task, delay)
-            self._end(claim, state, checkpoint)
+            self._end(claim, "released", checkpoint)
 
-    def fail(self, claim: Claim, error: str, stack: str) -> None:
+    def fail(self, claim: Claim, problem: Problem) -> None:
         """End a claim in an error, which stays until somebody retries the task.
 
         Raises
@@ -215,10 +264,10 @@ class Queue:
         """
         with transaction(self.connection):
             self._hold(claim)
-            self._to_error(claim.task, error, stack)
-            self._end(claim, "failed", error=error, stack=stack)
+            self.set_error(claim.task, problem)
+            self._end(claim, "failed", problem=problem)
 
-    def retry_later(self, claim: Claim, error: str, stack: str, delay: float) -> None:
+    def retry_later(self, claim: Claim, problem: Problem, delay: float) -> None:
         """End an attempt in an error, but let the task be tried again after `delay` seconds.
 
         Raises
@@ -229,48 +278,27 @@ class Queue:
         with transaction(self.connection):
             self._hold(claim)
             self._to_pending(claim.task, delay)
-            self._end(claim, "failed", error=error, stack=stack)
+            self._end(claim, "failed", problem=problem)
 
-    def attempts_ended(self, task: str, *states: str) -> int:
-        """Return how many attempts at a task ended in one of `states` since it was queued or last retried by hand."""
-        marks = ", ".join(["%s"] * len(states))
-        sql = (
-            f"SELECT COUNT(*) FROM {self._attempts} a JOIN {self._jobs} j ON j.{_MD5} = a.{_MD5} "
-            f"WHERE a.{_MD5} = %s AND a.started_at >= j.created_time AND a.state IN ({marks})"
+    def take_back(self, task: str, attempt: int, problem: Problem, *, final: bool) -> None:
+        """Mark a running attempt, whose row is locked, as lost: its task is pending again, or in error if that is final."""
+        execute(
+            self.connection,
+            f"UPDATE {self._attempts} SET state = 'lost', error = %s, error_kind = %s, error_cause = %s "
+            f"WHERE {_MD5} = %s AND attempt = %s",
+            (_storable(problem.message), problem.kind, problem.cause or None, task, attempt),
         )
-        return int(execute(self.connection, sql, (task, *states)).fetchone()[0])
+        if final:
+            self.set_error(task, problem)
+        else:
+            self._to_pending(task, 0.0)
 
-    def recover(self, lease_seconds: float, max_attempts: int) -> int:
-        """Take back the claims whose heartbeat is older than the lease.
-
-        A task that lost `max_attempts` workers becomes an error: it may be what kills them.
-
-        Returns
-        -------
-        int
-            How many claims were taken back.
-        """
-        with transaction(self.connection):
-            lost = execute(
-                self.connection,
-                f"SELECT {_MD5}, attempt, host FROM {self._attempts} WHERE state = 'running' "
-                f"AND heartbeat_at < {seconds_ago(self._adapter)} LIMIT 100 FOR UPDATE SKIP LOCKED",
-                (lease_seconds,),
-            ).fetchall()
-            for task, attempt, host in lost:
-                execute(
-                    self.connection,
-                    f"UPDATE {self._attempts} SET state = 'lost', error = %s WHERE {_MD5} = %s AND attempt = %s",
-                    (f"no heartbeat from {host} for {lease_seconds:.0f} s", task, attempt),
-                )
-                if self.attempts_ended(task, "lost") >= max_attempts:
-                    self._to_error(task, f"{max_attempts} workers were lost while they trained this task", "")
-                else:
-                    self._to_pending(task, 0.0)
-        return len(lost)
+    def tries(self, task: str) -> Tries:
+        """Return how the attempts at a task went since it was queued or last retried by hand."""
+        return read_tries(self.tables, task)
 
     def retry(self, tasks: Sequence[str]) -> int:
-        """Make tasks that ended in an error pending again; return how many."""
+        """Make tasks that ended in an error pending again, with all their attempts before them; return how many."""
         count = 0
         for start in range(0, len(tasks), 1000):
             chunk = list(tasks[start : start + 1000])
@@ -283,12 +311,35 @@ class Queue:
             ).rowcount
         return count
 
-    def waiting(self, restriction: str = "", exclusions: Exclusions | None = None) -> tuple[int, float | None]:
-        """Return how many tasks are pending, and in how many seconds the first of them is due."""
+    def waiting(self, restriction: str = "", exclusions: Exclusions | None = None, limit: int | None = None) -> int:
+        """Return how many tasks are pending, counting no further than `limit`."""
+        where, args = self._claimable(restriction, exclusions or Exclusions(), due=False)
+        # What the planner need not sort it need not read to the end.
+        counted = f"SELECT 1 AS one {where}" + ("" if limit is None else f" LIMIT {int(limit)}")
+        # An argument, though none may be needed, has the driver read "%%" in the restriction as "%".
+        sql = f"SELECT COUNT(*) FROM ({counted}) counted WHERE 1 = %s"
+        return int(execute(self.connection, sql, (*args, 1)).fetchone()[0])
+
+    def next_due(self, restriction: str = "", exclusions: Exclusions | None = None) -> float | None:
+        """Return in how many seconds the next pending task is due (0 or less: now), or None where none is pending."""
+        where, args = self._claimable(restriction, exclusions or Exclusions())
+        if execute(self.connection, f"SELECT 1 {where} AND 1 = %s LIMIT 1", (*args, 1)).fetchone() is not None:
+            return 0.0
         where, args = self._claimable(restriction, exclusions or Exclusions(), due=False)
         age = age_in_seconds(self._adapter, "MIN(j.scheduled_time)")
-        row = execute(self.connection, f"SELECT COUNT(*), {age} {where}", args).fetchone()
-        return int(row[0]), None if row[1] is None else -float(row[1])
+        row = execute(self.connection, f"SELECT {age} {where} AND 1 = %s", (*args, 1)).fetchone()
+        return None if row[0] is None else -float(row[0])
+
+    def set_error(self, task: str, problem: Problem) -> None:
+        """Write an error into the job of a task; part of a transaction."""
+        self._result_table.jobs.update1(
+            {
+                _MD5: task,
+                "status": "error",
+                "error_message": _storable(problem.message),
+                "error_stack": problem.stack or None,
+            }
+        )
 
     def _claimable(self, restriction: str, exclusions: Exclusions, *, due: bool = True) -> tuple[str, tuple[Any, ...]]:
         """Return the FROM and WHERE clauses, and their arguments, of the tasks that this worker may claim."""
@@ -347,35 +398,40 @@ class Queue:
             (claim.task, claim.attempt),
         ).fetchone()
         if row is None or row[0] != "running" or row[1] != claim.worker:
-            why = "the task was deleted" if row is None else f"its attempt {claim.attempt} is marked {row[0]}"
             raise ClaimLost(
                 "this worker no longer holds its claim",
                 where=f"task {claim.task}",
-                why=why,
+                why=self.why_lost(claim),
                 hint="Nothing was written.",
             )
         return row[2].replace(tzinfo=None)
 
-    def _state(self, claim: Claim) -> str | None:
+    def _state(self, claim: Claim) -> tuple[str | None, str | None]:
         row = execute(
             self.connection,
-            f"SELECT state FROM {self._attempts} WHERE {_MD5} = %s AND attempt = %s AND worker = %s",
+            f"SELECT state, error_kind FROM {self._attempts} WHERE {_MD5} = %s AND attempt = %s AND worker = %s",
             (claim.task, claim.attempt, claim.worker),
         ).fetchone()
-        return None if row is None else str(row[0])
+        return (None, None) if row is None else (str(row[0]), row[1])
 
     def _end(
-        self, claim: Claim, state: str, checkpoint: str | None = None, error: str | None = None, stack: str = ""
+        self,
+        claim: Claim,
+        state: str,
+        checkpoint: str | None = None,
+        problem: Problem | None = None,
+        epoch: int | None = None,
     ) -> None:
         execute(
             self.connection,
-            f"UPDATE {self._attempts} SET state = %s, heartbeat_at = {self._now}, checkpoint_path = %s "
-            f"WHERE {_MD5} = %s AND attempt = %s",
-            (state, checkpoint, claim.task, claim.attempt),
+            f"UPDATE {self._attempts} SET state = %s, heartbeat_at = {self._now}, checkpoint_path = %s, "
+            f"epoch = COALESCE(%s, epoch) WHERE {_MD5} = %s AND attempt = %s",
+            (state, checkpoint, epoch, claim.task, claim.attempt),
         )
-        if error is not None:
-            ended = {**claim.key, "attempt": claim.attempt, "error": _storable(error), "error_stack": stack or None}
-            self.tables.TrainingAttempt().update1(ended)
+        if problem is not None:
+            ended = {**claim.key, "attempt": claim.attempt, "error": _storable(problem.message)}
+            ended |= {"error_kind": problem.kind, "error_cause": problem.cause or None}
+            self.tables.TrainingAttempt().update1(ended | {"error_stack": problem.stack or None})
 
     def _to_pending(self, task: str, delay: float) -> None:
         execute(
@@ -383,11 +439,6 @@ class Queue:
             f"UPDATE {self._jobs} SET status = 'pending', scheduled_time = {seconds_later(self._adapter)}, "
             f"reserved_time = NULL, host = '', pid = 0 WHERE {_MD5} = %s AND status = 'reserved'",
             (delay, task),
-        )
-
-    def _to_error(self, task: str, error: str, stack: str) -> None:
-        self._result_table.jobs.update1(
-            {_MD5: task, "status": "error", "error_message": _storable(error), "error_stack": stack or None}
         )
 
 

@@ -21,7 +21,7 @@ from synicix_core.tables.training_result import TrainingResult
 from synicix_core.tables.training_task import TrainingTask
 from synicix_core.version import __version__
 
-__all__ = ["SCHEMA_VERSION", "Tables", "bind", "declare", "is_declared"]
+__all__ = ["SCHEMA_VERSION", "VERSION_TABLE", "Tables", "bind", "declare", "is_declared"]
 
 SCHEMA_VERSION = 2
 """Raised whenever the columns change."""
@@ -42,7 +42,8 @@ _TABLES = {
     "TrainingResult": "__training_result",
 }
 _JOBS = "~~training_result"
-_VERSION = "synicix_schema"
+VERSION_TABLE = "synicix_schema"
+"""Holds the version row."""
 
 
 class _TableMeta(type(dj.Manual)):  # type: ignore[misc]
@@ -116,10 +117,10 @@ def is_declared(connection: Any, schema_name: str) -> bool:
             why=f"its columns differ: {', '.join(odd[:6])}{' …' if len(odd) > 6 else ''}",
             hint="It is left alone. Set another schema_name in synicix.toml or SYNICIX_SCHEMA_NAME.",
         )
-    if not table_exists(connection, schema_name, _VERSION):
+    if not table_exists(connection, schema_name, VERSION_TABLE):
         return False
     row = execute(
-        connection, f"SELECT MAX(schema_version) FROM {quote_table(connection.adapter, schema_name, _VERSION)}"
+        connection, f"SELECT MAX(schema_version) FROM {quote_table(connection.adapter, schema_name, VERSION_TABLE)}"
     ).fetchone()
     if row[0] is None:
         return False

@@ -9,7 +9,16 @@ import torch
 
 from synicix_core.errors import SynicixError
 
-__all__ = ["batch_size", "concatenate", "full_precision", "map_tensors", "move", "split_batch", "split_output"]
+__all__ = [
+    "batch_size",
+    "concatenate",
+    "cut",
+    "full_precision",
+    "map_tensors",
+    "move",
+    "split_batch",
+    "split_output",
+]
 
 
 def map_tensors(function: Callable[[torch.Tensor], Any], value: Any) -> Any:
@@ -59,6 +68,19 @@ def batch_size(value: Any) -> int:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return next((size for size in map(batch_size, value) if size), 0)
     return 0
+
+
+def cut(batch: Any, parts: int) -> list[Any]:
+    """Return a batch in at most `parts` pieces of nearly equal size, cut along the first axis.
+
+    A batch whose tensors differ in the length of that axis stays whole: nobody knows what belongs together.
+    """
+    lengths = set(_lengths(batch))
+    if parts <= 1 or len(lengths) != 1:
+        return [batch]
+    (length,) = lengths
+    size = -(-length // parts)
+    return [_slice(batch, start, start + size, length) for start in range(0, length, size)] if size else [batch]
 
 
 def split_output(result: Any) -> tuple[Any, torch.Tensor | None]:
@@ -113,6 +135,30 @@ def concatenate(values: Sequence[Any]) -> Any:
     if isinstance(first, list | tuple):
         return type(first)(concatenate([value[index] for value in values]) for index in range(len(first)))
     return [item for value in values for item in (value if isinstance(value, list) else [value])]
+
+
+def _lengths(value: Any) -> list[int]:
+    if isinstance(value, torch.Tensor):
+        return [len(value)] if value.dim() else []
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [length for item in value for length in _lengths(item)]
+    return []
+
+
+def _slice(value: Any, start: int, stop: int, length: int) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value[start:stop] if value.dim() else value
+    if isinstance(value, Mapping):
+        return {key: _slice(item, start, stop, length) for key, item in value.items()}
+    if isinstance(value, list | tuple) and len(value) == length and not _lengths(value):
+        return value[start:stop]  # names, one of each example
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_slice(item, start, stop, length) for item in value))
+    if isinstance(value, list | tuple):
+        return type(value)(_slice(item, start, stop, length) for item in value)
+    return value
 
 
 def _what(value: Any) -> str:

@@ -162,12 +162,12 @@ def require_examples(datasets: Mapping[str, Any], path: str) -> None:
         raise DatasetError("the dataset has no training examples", file=path, why="there is nothing to learn from")
 
 
-def make_sampler(registered: Registered, dataset: Any, params: Mapping[str, Any], seed: int, tier: str) -> Any:
-    """Return a configured sampler; it gets a generator of its own if it accepts one."""
+def make_sampler(registered: Registered, dataset: Any, params: Mapping[str, Any], generator: torch.Generator) -> Any:
+    """Return a configured sampler; it gets `generator` if it accepts one."""
     target = registered.load()
     arguments = as_arguments(registered, params)
     if accepts(target, "generator"):
-        arguments["generator"] = new_generator(seed, f"sampler:{tier}")
+        arguments["generator"] = generator
     with building(registered):
         return target(dataset, **arguments)
 
@@ -185,10 +185,12 @@ def make_tier_loader(
     """Return the loader of a tier with its configured sampler, or in order whatever is configured; None if empty."""
     registered, component = parts.samplers[tier], spec.samplers.get(tier)
     sampler, batches = None, False
+    # Known to the loader by itself, because a sampler may keep it under any name.
+    generator = new_generator(spec.seed, f"sampler:{tier}")
     if len(dataset) and in_order:
         sampler = torch.utils.data.SequentialSampler(dataset)
     elif len(dataset) and registered is not None and component is not None:
-        sampler = make_sampler(registered, dataset, component.params, spec.seed, tier)
+        sampler = make_sampler(registered, dataset, component.params, generator)
         batches = getattr(registered.provider, "yields", "index") == "batch"
     return make_loader(
         dataset,
@@ -200,6 +202,7 @@ def make_tier_loader(
         num_workers=spec.num_workers,
         device=device,
         after_batch=after_batch,
+        generators=(generator,),
     )
 
 

@@ -183,3 +183,6 @@ class _Nobody:
 
     def checkpoint_saved(self, path: str, epoch: int) -> None:
         """Nobody is told."""
+
+    def checkpoint_failed(self, message: str) -> None:
+        """Nobody is told."""

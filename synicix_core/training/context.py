@@ -11,20 +11,15 @@ from typing import Any
 
 import torch
 
-from synicix_core.errors import CheckpointError
 from synicix_core.registry import Registered
 from synicix_core.training import random_state
+from synicix_core.training.checkpoints import CheckpointPlan, Checkpoints
 from synicix_core.training.contract import Metric, TrainingInterrupted
 from synicix_core.training.precision import Precision, resolve_precision
-from synicix_core.training.saved_files import load_plain, require_plain, save_atomically
-from synicix_core.training.spec import TaskObserver, TaskSpec
+from synicix_core.training.spec import TaskObserver, TaskSpec, TaskState
 
-__all__ = ["CHECKPOINT_SECONDS", "TaskContext", "make_context"]
+__all__ = ["TaskContext", "make_context"]
 
-CHECKPOINT_SECONDS = 30.0
-"""Time between checkpoints. Long ones come less often: writing them takes at most a twentieth of the time."""
-
-_FORMAT = 1
 _PROGRESS_SECONDS = 1.0
 
 
@@ -33,53 +28,67 @@ class TaskContext:
 
     Parameters
     ----------
-    task : str
-        md5 of the task; a checkpoint of another task is refused.
+    checkpoints : CheckpointPlan
+        Of which task, where and how often.
     seed, epoch_limit : int
         From the training config.
     metrics : mapping of str to Metric
         In order.
     make_precision : callable
         Returns the precision, when it is first asked for.
-    checkpoint_path : str
-        Absolute path of the checkpoint file.
     observer : TaskObserver
         Who is told.
-    checkpoint_seconds : float
-        Time between checkpoints.
+    micro_batches : int
+        Into how many parts a batch is to be split.
+    state : TaskState, optional
+        Where it is noted how far the task has come.
     """
 
     def __init__(
         self,
         *,
-        task: str,
+        checkpoints: CheckpointPlan,
         seed: int,
         epoch_limit: int,
         metrics: Mapping[str, Metric],
         make_precision: Callable[[], Precision],
-        checkpoint_path: str,
         observer: TaskObserver,
-        checkpoint_seconds: float = CHECKPOINT_SECONDS,
+        micro_batches: int = 1,
+        state: TaskState | None = None,
     ) -> None:
         self.seed = seed
         self.metrics = dict(metrics)
         self.generator = random_state.new_generator(seed, "trainer")
-        self.epochs = 0
+        self.state = state if state is not None else TaskState()
         self.resumed_from: int | None = None
-        self.notes: list[str] = []
-        self._task = task
         self._epoch_limit = epoch_limit
         self._make_precision = make_precision
         self._precision: Precision | None = None
-        self._path = Path(checkpoint_path)
+        self._checkpoints = Checkpoints(checkpoints)
+        self._micro_batches = micro_batches
         self._observer = observer
         self._generators = {"trainer": self.generator}
-        self._interval = checkpoint_seconds
-        self._started = self._epoch_started = self._saved_at = time.monotonic()
+        self._started = self._epoch_started = time.monotonic()
         self._finished: float | None = None
         self._seconds_before = 0.0
-        self._write_seconds = 0.0
         self._next_progress = 0.0
+        self._told_refusal = False
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the result should know about the checkpoints."""
+        return self._checkpoints.notes
+
+    @property
+    def epochs(self) -> int:
+        """Epochs finished."""
+        return self.state.epochs
+
+    @property
+    def micro_batches(self) -> int:
+        """Into how many parts to split each batch; asking tells that the trainer can do it."""
+        self.state.can_split = True
+        return self._micro_batches
 
     @property
     def precision(self) -> Precision:
@@ -106,7 +115,8 @@ class TaskContext:
 
     def start(self) -> None:
         """Take the time: training starts now."""
-        self._started = self._epoch_started = self._saved_at = time.monotonic()
+        self._started = self._epoch_started = time.monotonic()
+        self._checkpoints.start()
 
     def finish(self) -> None:
         """Take the time: training is over."""
@@ -140,7 +150,7 @@ class TaskContext:
     ) -> None:
         """Tell the observer that an epoch is over. A number that is not finite is told as None."""
         now = time.monotonic()
-        self.epochs = int(epoch)
+        self.state.epochs = int(epoch)
         self._observer.epoch_finished(
             epoch=self.epochs,
             epoch_limit=self._epoch_limit,
@@ -153,46 +163,42 @@ class TaskContext:
         self._epoch_started = now
 
     def checkpoint_due(self) -> bool:
-        """Tell whether the time between checkpoints is over."""
-        return time.monotonic() - self._saved_at >= max(self._interval, 20 * self._write_seconds)
+        """Tell whether the time, or the number of epochs, between checkpoints is over."""
+        self.state.can_checkpoint = True
+        return self._checkpoints.due(self.state.epochs)
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Write `state` and the random state of everything to the checkpoint file."""
-        started = time.monotonic()
-        require_plain(state, "state")
-        envelope = {
-            "format": _FORMAT,
-            "task": self._task,
+        """Write `state` and the random state of everything to the checkpoint file.
+
+        A disk that refuses costs the checkpoint, not the training: the observer and the result are told.
+        """
+        self.state.can_checkpoint = True
+        content = {
             "epochs": self.epochs,
             "seconds": self.train_seconds,
             "random": random_state.capture(self._generators),
             "state": dict(state),
         }
-        save_atomically(envelope, self._path)
-        self._saved_at = time.monotonic()
-        self._write_seconds = self._saved_at - started
-        self._observer.checkpoint_saved(str(self._path), self.epochs)
+        refusal = self._checkpoints.write(content)
+        if refusal is None:
+            self.state.has_checkpoint = True
+            self._observer.checkpoint_saved(str(self._checkpoints.path), self.epochs)
+        elif not self._told_refusal:
+            self._told_refusal = True
+            self.notes.append(f"a checkpoint could not be written ({refusal.why}); training went on")
+            self._observer.checkpoint_failed(str(refusal))
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """Return what was saved and restore the random state; None where nothing was."""
-        if not self._path.exists():
+        """Return what was saved last, by this attempt or an earlier one, and restore the random state; None without any."""
+        self.state.can_checkpoint = True
+        content = self._checkpoints.read()
+        if content is None:
             return None
-        try:
-            envelope = load_plain(self._path)
-        except CheckpointError as error:
-            # A damaged checkpoint must not cost the task; it only costs the epochs.
-            self.notes.append(f"the checkpoint could not be read, so training started over: {error.why}")
-            return None
-        if not isinstance(envelope, dict) or (envelope.get("format"), envelope.get("task")) != (_FORMAT, self._task):
-            raise CheckpointError(
-                "the checkpoint belongs to another task or another version of Synicix",
-                where=str(self._path),
-                hint="Move the file away to train from the start.",
-            )
-        self.epochs = self.resumed_from = envelope["epochs"]
-        self._seconds_before = envelope["seconds"]
-        random_state.restore(envelope["random"], self._generators)
-        state: dict[str, Any] = envelope["state"]
+        self.state.has_checkpoint = True
+        self.state.epochs = self.resumed_from = content["epochs"]
+        self._seconds_before = content["seconds"]
+        random_state.restore(content["random"], self._generators)
+        state: dict[str, Any] = content["state"]
         return state
 
 
@@ -210,18 +216,27 @@ def make_context(
     device: torch.device,
     observer: TaskObserver,
     *,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    code: str = "",
+    state: TaskState | None = None,
 ) -> TaskContext:
     """Return the context of a task, whose precision is what the row, or the trainer's default, says."""
-    return TaskContext(
+    plan = CheckpointPlan(
         task=spec.task,
+        path=Path(spec.checkpoint_path),
+        resume_from=tuple(map(Path, spec.resume_from)),
+        seconds=spec.checkpoint_seconds,
+        epochs=spec.checkpoint_epochs,
+        code=code,
+    )
+    return TaskContext(
+        checkpoints=plan,
         seed=spec.seed,
         epoch_limit=spec.epoch_limit,
         metrics=metrics,
         make_precision=lambda: resolve_precision(_requested_precision(trainer, spec.trainer.params), device),
-        checkpoint_path=spec.checkpoint_path,
         observer=observer,
-        checkpoint_seconds=checkpoint_seconds,
+        micro_batches=spec.micro_batches,
+        state=state,
     )
 
 

@@ -101,6 +101,13 @@ class TrainingContext(Protocol):
     def precision(self) -> Precision:
         """Autocast and gradient scaling, from the trainer's parameter ``precision`` (``"auto"`` without one)."""
 
+    @property
+    def micro_batches(self) -> int:
+        """Into how many parts to split each batch, because a whole one did not fit into memory; usually 1.
+
+        Asking tells the pipeline that the trainer can do it: it gets another try with more parts when memory runs out.
+        """
+
     def stop_requested(self) -> bool:
         """Tell whether to stop now: save a checkpoint and raise `TrainingInterrupted`. Cheap; ask after each step."""
 
@@ -116,10 +123,12 @@ class TrainingContext(Protocol):
         """Tell observers that `epoch` epochs are done. Losses are without penalty; numbers or tensors of one element."""
 
     def checkpoint_due(self) -> bool:
-        """Tell whether it is time for a checkpoint."""
+        """Tell whether it is time for a checkpoint. Cheap; ask after each epoch, or after each step of long ones."""
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Write `state`, and the random state of everything, so that a crash leaves the old file or the new one.
+
+        A disk that refuses raises nothing: training goes on with the old file, and the result says so.
 
         Parameters
         ----------
@@ -129,11 +138,13 @@ class TrainingContext(Protocol):
         Raises
         ------
         CheckpointError
-            If it holds anything else, named by its path, or if the file cannot be written.
+            If it holds anything else, named by its path.
         """
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """Return the state that was saved, tensors on the CPU, and restore the random state; None where there is none.
+
+        It is that of this attempt, or of the latest earlier one whose file is whole.
 
         Call it when everything is built, right before the loop: building a model draws random numbers.
         """

@@ -157,6 +157,6 @@ def score_tier(
     if loader is None:
         return None
     set_float32_precision(tf32=False)
-    result = run_tier(model, loader, device, collect=True)
+    result = run_tier(model, loader, device, collect=True, parts=spec.micro_batches)
     values = {name: metric(result.outputs, result.targets) for name, metric in metrics.items()}
     return {name: value if math.isfinite(value) else None for name, value in values.items()}

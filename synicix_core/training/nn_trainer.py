@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -12,7 +13,6 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from synicix_core.errors import SynicixError
-from synicix_core.training import random_state
 from synicix_core.training.contract import TrainingContext, TrainingDiverged, TrainingInterrupted
 from synicix_core.training.early_stopping import EarlyStopping
 from synicix_core.training.loss_sums import LossSums
@@ -20,16 +20,21 @@ from synicix_core.training.metrics import Loss
 from synicix_core.training.optimization import Optimization
 from synicix_core.training.parameter_summary import all_finite, summarise_parameters
 from synicix_core.training.precision import Precision, resolve_precision
+from synicix_core.training.random_state import capture, generators_of, restore
 from synicix_core.training.saved_files import load_plain, save_state_dict
 from synicix_core.training.schedules import LearningRate, ScheduleName
 from synicix_core.training.tier_pass import TierPass, run_tier
 from synicix_core.training.torch_state import set_deterministic
 from synicix_core.training.trainer_options import check_options, choose_metric
+from synicix_core.training.training_batches import TrainingBatches
 
 __all__ = ["NNTrainer"]
 
 _CHECK_STEPS = 64
 """Steps after which the losses are added up and looked at; the only time inside an epoch that the host waits."""
+
+_LONG_VALIDATION = 0.1
+"""Seconds; in a longer pass over the validation tier the trainer listens for a stop, for which it must be prepared."""
 
 _PROGRESS = (
     "training_epoch_loss_history",
@@ -166,6 +171,7 @@ class NNTrainer:
         if isinstance(self.criterion, nn.Module):
             self.criterion.to(self.device)
         self._context = context
+        self._parts = context.micro_batches if context is not None else 1
         self._nan_policy = nan_policy
         self._metric = choose_metric(early_stopping_metric, context, self.criterion)
         higher_is_better = self._metric.higher_is_better
@@ -192,16 +198,20 @@ class NNTrainer:
             clip_norm=gradient_clip_norm,
             clip_value=gradient_clip_value,
             skip_nonfinite=nan_policy == "skip",
+            parts=self._parts,
         )
         self._best: dict[str, Any] | None = None
-        self._generators = {str(i): g for i, g in enumerate(random_state.generators_of(train_dataloader))}
-        self._random_at_start: dict[str, Any] | None = None
+        drawn_from = [g for loader in (train_dataloader, validation_dataloader) for g in generators_of(loader)]
+        self._generators = {str(index): generator for index, generator in enumerate(drawn_from)}
+        self._batches = TrainingBatches(train_dataloader, self._generators, keep_place=context is not None)
+        self._validation_seconds = math.inf
         self.training_epoch_loss_history: list[float] = []
         self.validation_epoch_loss_history: list[float] = []
         self.regularization_loss_history: list[float] = []
         self.model_class_params_history: list[dict[str, Any]] = []
         self.status = ""
         self.epochs = 0
+        self._steps = 0
 
     @property
     def best_epoch(self) -> int | None:
@@ -217,6 +227,8 @@ class NNTrainer:
             notes.append(f"{skipped} steps were skipped because a loss or gradient was not finite")
         if self.epochs and self.best_epoch is None:
             notes.append(f"the validation {self._metric.name} was never finite; the last weights were kept")
+        if self._parts > 1:
+            notes.append(self._optimization.describe_parts())
         return tuple(notes)
 
     def train(self) -> None:
@@ -237,7 +249,7 @@ class NNTrainer:
 
     def validate(self) -> float:
         """Return the loss on the validation tier, without penalty, in the precision of training."""
-        return self._measure_validation(collect=False).loss
+        return self._measure(self.validation_dataloader, collect=False).loss
 
     def evaluate(self, return_outputs_targets_and_loss: bool = False) -> float | dict[str, Any]:
         """Return the loss on the test tier, without penalty, all in float32 or better.
@@ -255,7 +267,14 @@ class NNTrainer:
         if self.test_dataloader is None:
             raise SynicixError("there is nothing to evaluate", why="the test tier is empty")
         collect = return_outputs_targets_and_loss
-        result = run_tier(self.model, self.test_dataloader, self.device, criterion=self.criterion, collect=collect)
+        result = run_tier(
+            self.model,
+            self.test_dataloader,
+            self.device,
+            criterion=self.criterion,
+            collect=collect,
+            parts=self._parts,
+        )
         if not collect:
             return result.loss
         return {"outputs": result.outputs, "targets": result.targets, "loss": result.loss}
@@ -271,7 +290,7 @@ class NNTrainer:
         validation, metric = math.nan, math.nan
         if math.isfinite(loss + penalty) and all_finite(self.model, summary):
             collect = not isinstance(self._metric.function, Loss)
-            measured = self._measure_validation(collect=collect)
+            measured = self._measure(self._validation_batches(sums), collect=collect)
             validation = measured.loss
             metric = self._metric(measured.outputs, measured.targets) if collect else validation
         else:
@@ -293,35 +312,41 @@ class NNTrainer:
 
     def _train_epoch(self, step: int, sums: LossSums) -> None:
         self.model.train()
-        for sampler in (self.train_dataloader.sampler, self.train_dataloader.batch_sampler):
-            set_epoch = getattr(sampler, "set_epoch", None)
-            if set_epoch is not None:
-                set_epoch(self.epochs)
-        random_at_start, self._random_at_start = self._random_at_start, None
-        if self._context is not None and random_at_start is None:
-            random_at_start = random_state.capture(self._generators)
-        for batch in self._batches(step, random_at_start):
+        for batch in self._batches.epoch(self.epochs, step, self._raise_if_stopped):
             self._optimization.step(batch, sums)
             step += 1
-            if sums.pending >= _CHECK_STEPS and not sums.fold():
+            # Counted by steps and not by losses, so that a checkpoint in between changes nothing.
+            if step % _CHECK_STEPS == 0 and not sums.fold():
                 return
-            if self._context is not None and self._context.stop_requested():
-                self._save_checkpoint(step, sums, random_at_start)
-                raise TrainingInterrupted(self.epochs)
+            if self._context is not None:
+                stop = self._context.stop_requested()
+                if stop or self._context.checkpoint_due():
+                    self._save_checkpoint(step, sums)
+                if stop:
+                    raise TrainingInterrupted(self.epochs)
         if not step:
             raise SynicixError("the training loader gave no batch", hint="Check the sampler of the train tier.")
+        self._batches.finish()
+        self._steps = step
 
-    def _batches(self, skip: int, random_at_start: dict[str, Any] | None) -> Iterator[Any]:
-        if not skip or random_at_start is None:
-            return iter(self.train_dataloader)
-        # The order of an epoch follows from the random state at its start, so the batches that were used are read again.
-        now = random_state.capture(self._generators)
-        random_state.restore(random_at_start, self._generators)
-        batches = iter(self.train_dataloader)
-        for _ in range(skip):
-            next(batches)
-        random_state.restore(now, self._generators)
-        return batches
+    def _validation_batches(self, sums: LossSums) -> Iterator[Any]:
+        """Yield the validation batches; a stop is taken as one after the last training step, if they take their time."""
+        context = self._context
+        listens = context is not None and self._validation_seconds > _LONG_VALIDATION
+        before = capture(self._generators) if listens else None
+        began = time.monotonic()
+        for batch in self.validation_dataloader:
+            if before is not None and context is not None and context.stop_requested():
+                restore(before, self._generators)
+                self._save_checkpoint(self._steps, sums)
+                raise TrainingInterrupted(self.epochs)
+            yield batch
+        self._validation_seconds = time.monotonic() - began
+
+    def _raise_if_stopped(self) -> None:
+        """Stop without a checkpoint, while the one that was loaded is still the last word."""
+        if self._context is not None and self._context.stop_requested():
+            raise TrainingInterrupted(self.epochs)
 
     def _diverged(self) -> None:
         if self._nan_policy == "raise":
@@ -333,14 +358,15 @@ class NNTrainer:
             )
         self.status = "diverged"
 
-    def _measure_validation(self, *, collect: bool) -> TierPass:
+    def _measure(self, batches: Iterable[Any], *, collect: bool) -> TierPass:
         return run_tier(
             self.model,
-            self.validation_dataloader,
+            batches,
             self.device,
             criterion=self.criterion,
             autocast=self.precision.autocast,
             collect=collect,
+            parts=self._parts,
         )
 
     def _keep_best(self) -> None:
@@ -359,13 +385,13 @@ class NNTrainer:
             regularization_loss=penalty,
             metrics={self._metric.name: metric},
         )
-        stop = not self.status and self._context.stop_requested()
+        stop = self._context.stop_requested()
         if stop or self._context.checkpoint_due():
-            self._save_checkpoint(0, LossSums(self.criterion), None)
+            self._save_checkpoint(0, LossSums(self.criterion))
         if stop:
             raise TrainingInterrupted(self.epochs)
 
-    def _save_checkpoint(self, step: int, sums: LossSums, random_at_start: dict[str, Any] | None) -> None:
+    def _save_checkpoint(self, step: int, sums: LossSums) -> None:
         if self._context is None:
             return
         self._context.save_checkpoint(
@@ -375,7 +401,7 @@ class NNTrainer:
                 "best": self._best,
                 "step": step,
                 "sums": sums.state_dict(),
-                "random_at_start": random_at_start,
+                "batches": self._batches.state_dict(),
                 **{name: getattr(self, name) for name in _PROGRESS},
             }
         )
@@ -389,7 +415,7 @@ class NNTrainer:
         self._optimization.load_state_dict(state["optimization"])
         self._early_stopping.load_state_dict(state["early_stopping"])
         self._best = state["best"]
-        self._random_at_start = state["random_at_start"]
+        self._batches.load_state_dict(state["batches"])
         for name in _PROGRESS:
             setattr(self, name, state[name])
         sums.load_state_dict(state["sums"])

@@ -8,13 +8,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from synicix_core.training.batches import batch_size, full_precision, move, split_batch, split_output
+from synicix_core.training.batches import batch_size, cut, full_precision, move, split_batch, split_output
 from synicix_core.training.loss_sums import LossSums
+from synicix_core.training.metrics import per_sample_weight
 from synicix_core.training.precision import Precision
 from synicix_core.training.schedules import LearningRate
 from synicix_core.training.tier_pass import criterion_loss
 
 __all__ = ["Optimization"]
+
+
+_BATCH_NORMS = nn.modules.batchnorm._BatchNorm
+_DROPOUTS = nn.modules.dropout._DropoutNd
 
 
 class Optimization:
@@ -34,6 +39,9 @@ class Optimization:
         Limits of the gradients, applied after unscaling: first the value, then the norm.
     skip_nonfinite : bool
         Whether to leave out steps whose loss or gradient is not finite. To know, the host waits for the device at each.
+    parts : int
+        Into how many parts each batch is split. Their gradients add up to those of the whole batch, up to rounding, for a
+        criterion that sums or averages over samples; batch normalization and dropout see one part at a time.
 
     Attributes
     ----------
@@ -53,6 +61,7 @@ class Optimization:
         clip_norm: float | None,
         clip_value: float | None,
         skip_nonfinite: bool,
+        parts: int = 1,
     ) -> None:
         self.model = model
         self.criterion = criterion
@@ -63,22 +72,23 @@ class Optimization:
         self.skipped_steps = 0
         self._clip_norm, self._clip_value = clip_norm, clip_value
         self._skip_nonfinite = skip_nonfinite
+        self._parts = parts
+        self._uncut = False
         self._needs_true_gradients = clip_norm is not None or clip_value is not None or skip_nonfinite
 
     def step(self, batch: Any, sums: LossSums) -> None:
         """Learn from a batch and add its loss and penalty to `sums`, unless the step is left out."""
         self.optimizer.zero_grad()
-        inputs, targets = split_batch(batch)
-        count = batch_size(targets) or batch_size(inputs)
-        inputs, targets = move(inputs, self.device), move(targets, self.device)
-        with self.precision.autocast():
-            output, penalty = split_output(self.model(inputs))
-        loss = criterion_loss(self.criterion, full_precision(output), targets)
-        objective = loss if penalty is None else loss + penalty
-        if self._skip_nonfinite and not math.isfinite(objective.item()):
-            self.skipped_steps += 1
-            return
-        self.precision.backward(objective)
+        pieces = [batch] if self._parts == 1 else cut(batch, self._parts)
+        whole = _count(batch) if len(pieces) > 1 else None
+        self._uncut = self._uncut or (self._parts > 1 and whole is None and _count(batch) > 1)
+        learnt = []
+        for piece in pieces:
+            losses = self._learn(piece, whole)
+            if losses is None:
+                self.skipped_steps += 1
+                return
+            learnt.append(losses)
         if self._needs_true_gradients:
             self.precision.unscale_(self.optimizer)
             if not self._clip():
@@ -86,9 +96,44 @@ class Optimization:
                 return
         if self.precision.step(self.optimizer):
             self.learning_rate.after_step()
-            sums.add(loss, penalty, count)
+            for losses in learnt:
+                sums.add(*losses)
         else:
             self.skipped_steps += 1
+
+    def describe_parts(self) -> str:
+        """Say into how many parts batches were split, and what that changes for this model."""
+        kinds = [
+            word
+            for word, layers in (("batch normalization", _BATCH_NORMS), ("dropout", _DROPOUTS))
+            if any(isinstance(module, layers) for module in self.model.modules())
+        ]
+        sees = f"; {' and '.join(kinds)} saw one part at a time" if kinds else ""
+        whole = "; some batches could not be split, because their tensors differ in length" if self._uncut else ""
+        return f"trained in {self._parts} micro-batches per batch, because a whole one did not fit into memory{sees}{whole}"
+
+    def _learn(self, batch: Any, whole: int | None) -> tuple[torch.Tensor, torch.Tensor | None, int] | None:
+        """Add the gradients of a batch, or of a part of one with `whole` samples; None if its loss forbids the step.
+
+        Returns
+        -------
+        tuple of loss, penalty and number of samples
+        """
+        inputs, targets = split_batch(batch)
+        count = batch_size(targets) or batch_size(inputs)
+        inputs, targets = move(inputs, self.device), move(targets, self.device)
+        with self.precision.autocast():
+            output, penalty = split_output(self.model(inputs))
+        loss = criterion_loss(self.criterion, full_precision(output), targets)
+        objective = loss if penalty is None else loss + penalty
+        if whole is not None:
+            # A mean over some of the samples counts for as many as they are; so does the penalty, which is to count once.
+            objective = loss * (per_sample_weight(self.criterion, count) / per_sample_weight(self.criterion, whole))
+            objective = objective if penalty is None else objective + penalty * (count / whole)
+        if self._skip_nonfinite and not math.isfinite(objective.item()):
+            return None
+        self.precision.backward(objective)
+        return loss, penalty, count
 
     def _clip(self) -> bool:
         """Clip, and tell whether the step may be made."""
@@ -108,6 +153,8 @@ class Optimization:
         """Return everything that changes as it learns."""
         return {
             "model": self.model.state_dict(),
+            "buffers": self._unsaved_buffers(),
+            "criterion": self.criterion.state_dict() if isinstance(self.criterion, nn.Module) else {},
             "optimizer": self.optimizer.state_dict(),
             "learning_rate": self.learning_rate.state_dict(),
             "precision": self.precision.state_dict(),
@@ -117,7 +164,26 @@ class Optimization:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` returned."""
         self.model.load_state_dict(state["model"])
+        buffers = self._unsaved_buffers()
+        for name, value in state["buffers"].items():
+            if name in buffers and buffers[name].shape == value.shape:
+                buffers[name].copy_(value)
+            else:  # the model puts a new one in its place as it learns
+                owner, _, attribute = name.rpartition(".")
+                setattr(self.model.get_submodule(owner), attribute, value.to(self.device))
+        if isinstance(self.criterion, nn.Module):
+            self.criterion.load_state_dict(state["criterion"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.learning_rate.load_state_dict(state["learning_rate"])
         self.precision.load_state_dict(state["precision"])
         self.skipped_steps = state["skipped_steps"]
+
+    def _unsaved_buffers(self) -> dict[str, torch.Tensor]:
+        """Return the buffers that a model's ``state_dict`` leaves out, as they may change in training all the same."""
+        saved = self.model.state_dict(keep_vars=True)
+        return {name: buffer for name, buffer in self.model.named_buffers() if name not in saved}
+
+
+def _count(batch: Any) -> int:
+    inputs, targets = split_batch(batch)
+    return batch_size(targets) or batch_size(inputs)

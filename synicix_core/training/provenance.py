@@ -17,7 +17,7 @@ from synicix_core.hashing import file_sha256
 from synicix_core.registry import Registry
 from synicix_core.training.spec import TaskSpec
 
-__all__ = ["describe_run"]
+__all__ = ["describe_providers", "describe_run"]
 
 
 def describe_run(spec: TaskSpec, registry: Registry, device: torch.device, precision: str) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def describe_run(spec: TaskSpec, registry: Registry, device: torch.device, preci
         As resolved on that device.
     """
     return {
-        "providers": [dict(_describe_provider(registry, c.kind, c.provider)) for c in spec.components()],
+        "providers": describe_providers(spec, registry),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
@@ -47,6 +47,11 @@ def describe_run(spec: TaskSpec, registry: Registry, device: torch.device, preci
         "num_workers": spec.num_workers,
         "project_commit": spec.project_commit,
     }
+
+
+def describe_providers(spec: TaskSpec, registry: Registry) -> list[dict[str, str]]:
+    """Return every provider of a task with its distribution, its version and the sha256 of its source file."""
+    return [dict(_describe_provider(registry, c.kind, c.provider)) for c in spec.components()]
 
 
 @functools.lru_cache(maxsize=1024)

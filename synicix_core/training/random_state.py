@@ -11,19 +11,24 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-__all__ = ["capture", "derive_seed", "generators_of", "new_generator", "restore", "seed_everything"]
+__all__ = ["capture", "derive_seed", "generators_of", "new_generator", "restore", "seed_cpu", "seed_everything"]
 
 
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch (all devices that are there)."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    # Not torch.manual_seed: for each kind of device that is absent it keeps the call, with a traceback, for ever.
-    torch.default_generator.manual_seed(seed)
+    seed_cpu(seed)
     if torch.cuda.is_available():
         torch.cuda.manual_seed_all(seed)
     if torch.backends.mps.is_available():
         torch.mps.manual_seed(seed)
+
+
+def seed_cpu(seed: int) -> None:
+    """Seed Python, NumPy and torch on the CPU: all that a data-loading process draws from."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    # Not torch.manual_seed: for each kind of device that is absent it keeps the call, with a traceback, for ever.
+    torch.default_generator.manual_seed(seed)
 
 
 def derive_seed(seed: int, purpose: str) -> int:
@@ -38,13 +43,13 @@ def new_generator(seed: int, purpose: str) -> torch.Generator:
 
 
 def generators_of(loader: DataLoader[Any] | None) -> list[torch.Generator]:
-    """Return the distinct generators that a loader and its samplers draw from."""
+    """Return the distinct generators that a loader, its samplers and its data-loading processes draw from."""
     if loader is None:
         return []
     samplers = [loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None)]
+    named = [getattr(owner, "generator", None) for owner in (loader, *samplers)]
     found: list[torch.Generator] = []
-    for owner in (loader, *samplers):
-        generator = getattr(owner, "generator", None)
+    for generator in (*named, *getattr(loader, "further_generators", ())):
         if isinstance(generator, torch.Generator) and all(generator is not other for other in found):
             found.append(generator)
     return found
@@ -55,7 +60,7 @@ def capture(generators: Mapping[str, torch.Generator]) -> dict[str, Any]:
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
-        "python": [version, torch.tensor(words, dtype=torch.int64), gauss],
+        "python": [version, torch.from_numpy(np.array(words, dtype=np.int64)), gauss],
         "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],  # type: ignore[no-untyped-call]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from synicix_core.errors import CheckpointError
 from synicix_core.hashing import file_sha256
 from synicix_core.registry import Registry
+from synicix_core.tables.code_digest import code_digest
 from synicix_core.training.build import (
     TaskParts,
     accepts,
@@ -27,14 +29,15 @@ from synicix_core.training.build import (
     trainer_arguments,
 )
 from synicix_core.training.check import CheckReport, check_task
-from synicix_core.training.context import CHECKPOINT_SECONDS, TaskContext, make_context
+from synicix_core.training.context import TaskContext, make_context
 from synicix_core.training.contract import Metric
 from synicix_core.training.load import load_state, score_tier
 from synicix_core.training.parameter_summary import plain
 from synicix_core.training.precision import Precision
-from synicix_core.training.provenance import describe_run
+from synicix_core.training.provenance import describe_providers, describe_run
 from synicix_core.training.random_state import seed_everything
-from synicix_core.training.spec import TIERS, TaskObserver, TaskOutcome, TaskSpec
+from synicix_core.training.saved_files import publish
+from synicix_core.training.spec import TIERS, TaskObserver, TaskOutcome, TaskSpec, TaskState
 from synicix_core.training.torch_state import restored_torch_state
 
 __all__ = ["CheckReport", "TaskObserver", "check_task", "run_task"]
@@ -43,7 +46,7 @@ _LOSS_HISTORIES = ("training_epoch_loss_history", "validation_epoch_loss_history
 
 
 def run_task(
-    spec: TaskSpec, registry: Registry, observer: TaskObserver, *, checkpoint_seconds: float = CHECKPOINT_SECONDS
+    spec: TaskSpec, registry: Registry, observer: TaskObserver, *, state: TaskState | None = None
 ) -> TaskOutcome:
     """Train a task, save its best weights, and score what was saved on every tier.
 
@@ -52,13 +55,14 @@ def run_task(
     Parameters
     ----------
     spec : TaskSpec
-        What to train. A checkpoint at its ``checkpoint_path`` is gone on from; it stays there.
+        What to train. A checkpoint at its ``checkpoint_path``, or of an earlier attempt, is gone on from. The model is at its
+        ``model_save_path`` when it is whole and scored, and not before; no checkpoint is removed then.
     registry : Registry
         Where the providers are found.
     observer : TaskObserver
         Who is told, and who may ask to stop.
-    checkpoint_seconds : float
-        Time between checkpoints.
+    state : TaskState, optional
+        Tells, also after an exception, how far the task came and what its trainer can do.
 
     Raises
     ------
@@ -67,23 +71,44 @@ def run_task(
     DatasetError
         If the dataset cannot be read or has no training or validation examples.
     CheckpointError
-        If the trainer left no ``state_dict`` that fits the model.
+        If the trainer left no ``state_dict`` that fits the model, or the disk refuses it.
     """
     parts = load_parts(spec, registry)
     device = resolve_device(spec.device)
-    with restored_torch_state():
-        seed_everything(spec.seed)
-        datasets = {tier: make_dataset(parts.dataset, spec.dataset_path, tier, spec.dataset.params) for tier in TIERS}
-        require_examples(datasets, spec.dataset_path)
-        metrics = make_metrics(spec, parts, make_criterion(spec, parts))
-        context = make_context(spec, parts.trainer, metrics, device, observer, checkpoint_seconds=checkpoint_seconds)
-        trainer = _train(spec, parts, datasets, device, context)
-        scores = _score(spec, parts, datasets, metrics, device, context)
-        return _outcome(spec, registry, trainer, context, device, scores, has_test=len(datasets["test"]) > 0)
+    partial = _partial(spec)
+    try:
+        with restored_torch_state():
+            seed_everything(spec.seed)
+            datasets = {
+                tier: make_dataset(parts.dataset, spec.dataset_path, tier, spec.dataset.params) for tier in TIERS
+            }
+            require_examples(datasets, spec.dataset_path)
+            metrics = make_metrics(spec, parts, make_criterion(spec, parts))
+            code = code_digest(describe_providers(spec, registry))
+            context = make_context(spec, parts.trainer, metrics, device, observer, code=code, state=state)
+            trainer = _train(spec, parts, datasets, device, context, partial)
+            scores = _score(spec, parts, datasets, metrics, device, context, partial)
+            outcome = _outcome(spec, parts, registry, trainer, context, device, scores, partial, datasets)
+        publish(partial, spec.model_save_path)
+        return outcome
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+def _partial(spec: TaskSpec) -> Path:
+    """Return where the trainer writes: beside the final name, so that giving it that name cannot fail halfway."""
+    final = Path(spec.model_save_path)
+    return final.with_name(f".{final.stem}.partial{final.suffix}")
 
 
 def _train(
-    spec: TaskSpec, parts: TaskParts, datasets: Mapping[str, Any], device: torch.device, context: TaskContext
+    spec: TaskSpec,
+    parts: TaskParts,
+    datasets: Mapping[str, Any],
+    device: torch.device,
+    context: TaskContext,
+    partial: Path,
 ) -> Any:
     target = parts.trainer.load()
     with_context = accepts(target, "context")
@@ -93,10 +118,10 @@ def _train(
     for tier in TIERS:
         loaders[tier] = make_tier_loader(spec, parts, datasets[tier], tier, device, after_batch=after_batch)
         context.watch(tier, loaders[tier])
-    arguments = trainer_arguments(spec, parts, loaders, device, spec.model_save_path)
+    arguments = trainer_arguments(spec, parts, loaders, device, str(partial))
     if with_context:
         arguments["context"] = context
-    Path(spec.model_save_path).parent.mkdir(parents=True, exist_ok=True)
+    _make_directory(partial.parent)
     # Again, so that the first weights of a model do not depend on what the dataset drew.
     seed_everything(spec.seed)
     with building(parts.trainer):
@@ -108,6 +133,15 @@ def _train(
     return trainer
 
 
+def _make_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(
+            "the directory of the models cannot be made", where=str(directory), why=error.strerror or str(error)
+        ) from error
+
+
 def _score(
     spec: TaskSpec,
     parts: TaskParts,
@@ -115,11 +149,12 @@ def _score(
     metrics: Mapping[str, Metric],
     device: torch.device,
     context: TaskContext,
+    partial: Path,
 ) -> dict[str, dict[str, float | None]]:
     # A new model from the file: so the file is known to be whole, and is what the scores belong to.
     model = make_model(spec, parts)
     try:
-        load_state(model, spec.model_save_path)
+        load_state(model, partial)
     except CheckpointError as error:
         raise CheckpointError(
             f"the trainer {parts.trainer.qualified} left no usable model",
@@ -138,13 +173,14 @@ def _score(
 
 def _outcome(
     spec: TaskSpec,
+    parts: TaskParts,
     registry: Registry,
     trainer: Any,
     context: TaskContext,
     device: torch.device,
     scores: dict[str, dict[str, float | None]],
-    *,
-    has_test: bool,
+    partial: Path,
+    datasets: Mapping[str, Any],
 ) -> TaskOutcome:
     missing: list[str] = []
     histories = {name: _losses(trainer, name, missing) for name in _LOSS_HISTORIES}
@@ -159,13 +195,21 @@ def _outcome(
         notes.append(f"the trainer keeps no {', '.join(missing)}")
     if spec.device == "auto" and device.type == "cpu":
         notes.append("there is no GPU here; this was trained on the CPU")
+    if not context.state.can_checkpoint:
+        notes.append(
+            f"the trainer {parts.trainer.qualified} saves no checkpoints: an interrupted training starts again"
+        )
     training = histories["training_epoch_loss_history"]
     own_precision = getattr(trainer, "precision", None)
     precision = own_precision.resolved if isinstance(own_precision, Precision) else context.resolved_precision
     provenance = describe_run(spec, registry, device, precision)
-    provenance |= {"attempt": spec.attempt, "resumed_from_epoch": context.resumed_from}
+    provenance |= {
+        "attempt": spec.attempt,
+        "resumed_from_epoch": context.resumed_from,
+        "micro_batches": spec.micro_batches if context.state.can_split else 1,
+    }
     return TaskOutcome(
-        status=_status(trainer, training, has_test),
+        status=_status(trainer, training, has_test=len(datasets["test"]) > 0),
         test_score=next(iter(scores["test"].values())),
         metrics=scores,
         best_epoch=int(best_epoch) if best_epoch is not None else None,
@@ -174,7 +218,7 @@ def _outcome(
         validation_epoch_loss_history=histories["validation_epoch_loss_history"],
         regularization_loss_history=histories["regularization_loss_history"],
         model_class_params_history=params_history if params_history is not None else [],
-        model_sha256=file_sha256(spec.model_save_path),
+        model_sha256=file_sha256(partial),
         train_seconds=context.train_seconds,
         provenance=provenance,
         notes=tuple(notes),
@@ -189,7 +233,7 @@ def _losses(trainer: Any, name: str, missing: list[str]) -> list[float]:
         return []
 
 
-def _status(trainer: Any, training: list[float], has_test: bool) -> str:
+def _status(trainer: Any, training: list[float], *, has_test: bool) -> str:
     status = getattr(trainer, "status", None)
     if status not in ("completed", "early_stopped", "diverged"):
         status = "diverged" if training and not math.isfinite(training[-1]) else "completed"

@@ -1,21 +1,41 @@
-"""Files that are whole or not there: a temporary name, fsync, rename. Read back without running code."""
+"""Files that are whole or not there: a temporary name, fsync, rename. Read back without running code.
+
+A checkpoint file begins with a header of 52 bytes: the eight bytes ``SYNICIXC``, the number of the format (4 bytes), the
+length of the payload (8 bytes) and its sha256 (32 bytes), numbers in big-endian order. The payload is what ``torch.save``
+wrote. Model files are plain ``torch.save`` files, because people load them; their sha256 stands in the database.
+"""
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 import pickle
 import secrets
-from collections.abc import Mapping
+import struct
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from synicix_core.errors import CheckpointError
 
-__all__ = ["load_plain", "require_plain", "save_atomically", "save_state_dict"]
+__all__ = [
+    "load_checksummed",
+    "load_plain",
+    "publish",
+    "require_plain",
+    "save_atomically",
+    "save_checksummed",
+    "save_state_dict",
+]
 
 _PLAIN = (torch.Tensor, bool, int, float, str, type(None), torch.Size, torch.dtype, torch.device)
+_HEADER = struct.Struct(">8sIQ32s")
+_MAGIC = b"SYNICIXC"
+_FORMAT = 1
+_UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError)
 
 
 def save_atomically(value: Any, path: str | Path) -> None:
@@ -24,36 +44,59 @@ def save_atomically(value: Any, path: str | Path) -> None:
     Raises
     ------
     CheckpointError
-        If it cannot be written.
+        If it cannot be written. Its cause is the OSError where the disk refused.
     """
-    path = Path(path)
-    # Not tempfile, whose files are private: models are read by other people.
-    temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("xb") as file:
-                torch.save(value, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_directory(path.parent)
-    except (OSError, RuntimeError) as error:
-        raise CheckpointError(
-            "the file cannot be written",
-            where=str(path),
-            why=getattr(error, "strerror", None) or str(error),
-            hint="Check the free space and the permissions of the directory.",
-        ) from error
+
+    def write(file: BinaryIO) -> None:
+        _save(value, _Payload(file, checksum=False))
+
+    _replace(Path(path), write)
+
+
+def save_checksummed(value: Any, path: str | Path) -> None:
+    """Do the same with a checksum in front of it, for `load_checksummed`; it is taken while the payload is written.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be written. Its cause is the OSError where the disk refused.
+    """
+
+    def write(file: BinaryIO) -> None:
+        file.write(bytes(_HEADER.size))
+        payload = _Payload(file, checksum=True)
+        _save(value, payload)
+        file.seek(0)
+        file.write(_HEADER.pack(_MAGIC, _FORMAT, payload.size, payload.sha256.digest()))
+
+    _replace(Path(path), write)
 
 
 def save_state_dict(state: Mapping[str, Any], path: str | Path) -> None:
     """Write a ``state_dict`` with its tensors on the CPU, so that it loads on any machine."""
     plain = {key: value.detach().cpu() if isinstance(value, torch.Tensor) else value for key, value in state.items()}
     save_atomically(plain, path)
+
+
+def publish(partial: str | Path, path: str | Path) -> None:
+    """Give a file that somebody else wrote its final name, once it is on the disk.
+
+    Raises
+    ------
+    CheckpointError
+        If that fails.
+    """
+    partial, path = Path(partial), Path(path)
+    try:
+        handle = os.open(partial, os.O_RDWR)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        partial.replace(path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        raise _unwritable(path, error) from error
 
 
 def load_plain(path: str | Path) -> Any:
@@ -66,9 +109,35 @@ def load_plain(path: str | Path) -> Any:
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        text = "there is no such file" if isinstance(error, FileNotFoundError) else _first_line(error)
-        raise CheckpointError("the file cannot be read", where=str(path), why=text) from error
+    except _UNREADABLE as error:
+        raise _unreadable(path, _why(error)) from error
+
+
+def load_checksummed(path: str | Path) -> Any:
+    """Read a file that `save_checksummed` wrote, tensors on the CPU; not a byte is interpreted before all are verified.
+
+    Raises
+    ------
+    CheckpointError
+        If it is missing, cut short, changed, or holds objects that would have to be run to be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            header = file.read(_HEADER.size)
+            if not header.startswith(_MAGIC) or len(header) < _HEADER.size:
+                raise _unreadable(path, "it does not begin as a checkpoint does, or was cut short")
+            _, version, length, expected = _HEADER.unpack(header)
+            if version != _FORMAT:
+                raise _unreadable(path, f"it is of format {version}, and only format {_FORMAT} is known here")
+            found = os.fstat(file.fileno()).st_size - _HEADER.size
+            if found != length:
+                raise _unreadable(path, f"it was cut short: {found} of {length} bytes are there")
+            if hashlib.file_digest(file, "sha256").digest() != expected:
+                raise _unreadable(path, "it was damaged: its sha256 is not the one that was written")
+            file.seek(_HEADER.size)
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        raise _unreadable(path, _why(error)) from error
 
 
 def require_plain(value: Any, path: str) -> None:
@@ -86,7 +155,7 @@ def require_plain(value: Any, path: str) -> None:
     elif isinstance(value, list | tuple | set):
         for index, item in enumerate(value):
             require_plain(item, f"{path}[{index}]")
-    elif type(value) not in _PLAIN and not isinstance(value, torch.Tensor):
+    elif not isinstance(value, _PLAIN):
         raise CheckpointError(
             "the checkpoint holds something that cannot be read back safely",
             why=f"{path} is of type {type(value).__module__}.{type(value).__qualname__}",
@@ -94,7 +163,76 @@ def require_plain(value: Any, path: str) -> None:
         )
 
 
-def _first_line(error: BaseException) -> str:
+class _Payload:
+    """What ``torch.save`` writes to: counts and digests what goes by.
+
+    It keeps the error of the disk instead of raising it: torch hides an error that is raised while it writes behind one of
+    its own, and aborts the process if that happens late enough.
+    """
+
+    def __init__(self, file: BinaryIO, *, checksum: bool) -> None:
+        self.sha256 = hashlib.sha256()
+        self.size = 0
+        self.error: OSError | None = None
+        self._file = file
+        self._checksum = checksum
+
+    def write(self, data: memoryview | bytes) -> int:
+        if self.error is None and not self._file.closed:
+            try:
+                self._file.write(data)
+            except OSError as error:
+                self.error = error
+            if self._checksum:
+                self.sha256.update(data)
+            self.size += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Do nothing: what is left is written when the file is closed, where an error can be told."""
+
+
+def _save(value: Any, payload: _Payload) -> None:
+    torch.save(value, payload)  # type: ignore[arg-type]
+    if payload.error is not None:
+        raise payload.error
+
+
+def _replace(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    # Not tempfile, whose files are private: models are read by other people.
+    temporary = path.parent / f".{path.name.lstrip('.')}.{secrets.token_hex(8)}.tmp"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("xb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_directory(path.parent)
+    except (OSError, RuntimeError) as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError | RuntimeError) -> CheckpointError:
+    return CheckpointError(
+        "the file cannot be written",
+        where=str(path),
+        why=getattr(error, "strerror", None) or str(error),
+        hint="Check the free space and the permissions of the directory.",
+    )
+
+
+def _unreadable(path: str | Path, why: str) -> CheckpointError:
+    return CheckpointError("the file cannot be read", where=str(path), why=why)
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
@@ -104,5 +242,8 @@ def _sync_directory(directory: Path) -> None:
         handle = os.open(directory, os.O_RDONLY)
         try:
             os.fsync(handle)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network disks cannot do this for a directory
+                raise
         finally:
             os.close(handle)

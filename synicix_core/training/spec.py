@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from synicix_core.training import wire
 
-__all__ = ["TIERS", "Component", "TaskObserver", "TaskOutcome", "TaskSpec"]
+__all__ = ["TIERS", "Component", "TaskObserver", "TaskOutcome", "TaskSpec", "TaskState"]
 
 TIERS = ("train", "validation", "test")
 
@@ -171,6 +171,28 @@ class TaskOutcome:
         return cls(**{**values, "notes": tuple(values["notes"])})
 
 
+@dataclass
+class TaskState:
+    """How far a task has come and what its trainer turned out to be able to do; kept up to date while it runs.
+
+    Attributes
+    ----------
+    epochs : int
+        Epochs finished, those of the attempts that this one went on from included.
+    has_checkpoint : bool
+        Whether a good checkpoint of this attempt, or of the earlier one that it went on from, is on the disk.
+    can_checkpoint : bool
+        Whether the trainer saved, loaded or asked for checkpoints.
+    can_split : bool
+        Whether the trainer asked into how many parts to split a batch.
+    """
+
+    epochs: int = 0
+    has_checkpoint: bool = False
+    can_checkpoint: bool = False
+    can_split: bool = False
+
+
 class TaskObserver(Protocol):
     """Who is told how a task goes, and who may ask it to stop. Called between steps, so it must be quick."""
 
@@ -182,6 +204,9 @@ class TaskObserver(Protocol):
 
     def checkpoint_saved(self, path: str, epoch: int) -> None:
         """Take the path of a checkpoint that is on the disk, and the epochs finished."""
+
+    def checkpoint_failed(self, message: str) -> None:
+        """Take the reason why a checkpoint could not be written; told once, training goes on."""
 
     def progress(self) -> None:
         """Take note that the task is alive; called at most once a second."""

@@ -15,6 +15,7 @@ from synicix_core.errors import SynicixError
 from synicix_core.training.batches import (
     batch_size,
     concatenate,
+    cut,
     full_precision,
     map_tensors,
     move,
@@ -53,6 +54,7 @@ def run_tier(
     criterion: Callable[[Any, Any], Any] | None = None,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     collect: bool = False,
+    parts: int = 1,
 ) -> TierPass:
     """Run `model` in evaluation mode over all batches.
 
@@ -70,6 +72,8 @@ def run_tier(
         Makes the context of the forward pass.
     collect : bool
         Whether outputs and targets are kept.
+    parts : int
+        Into how many parts each batch is split, so that it needs less memory.
 
     Raises
     ------
@@ -81,11 +85,13 @@ def run_tier(
     targets: list[Any] = []
     fresh = 0
     batches = 0
+    # Where memory is short, the device keeps no outputs.
+    fold_after = _FOLD_BATCHES if parts == 1 else 1
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            for batch in loader:
+            for batch in _in_parts(loader, parts):
                 batches += 1
                 x, y = split_batch(batch)
                 x, y_there = move(x, device), move(y, device)
@@ -94,13 +100,13 @@ def run_tier(
                 output = full_precision(output)
                 if criterion is not None:
                     sums.add(criterion_loss(criterion, output, y_there), None, batch_size(y) or batch_size(x))
-                    if sums.pending >= _FOLD_BATCHES:
+                    if sums.pending >= fold_after:
                         sums.fold()
                 if collect:
                     outputs.append(map_tensors(torch.Tensor.detach, output))
                     targets.append(y)
                     fresh += 1
-                    if fresh >= _FOLD_BATCHES:
+                    if fresh >= fold_after:
                         # Copied now and then, so that the device need not hold the whole tier.
                         outputs[-fresh:] = [map_tensors(torch.Tensor.cpu, item) for item in outputs[-fresh:]]
                         fresh = 0
@@ -116,6 +122,10 @@ def run_tier(
         concatenate([map_tensors(torch.Tensor.cpu, item) for item in outputs]),
         concatenate([map_tensors(torch.Tensor.cpu, item) for item in targets]),
     )
+
+
+def _in_parts(loader: Iterable[Any], parts: int) -> Iterable[Any]:
+    return loader if parts == 1 else (piece for batch in loader for piece in cut(batch, parts))
 
 
 def criterion_loss(criterion: Callable[[Any, Any], Any], output: Any, target: Any) -> torch.Tensor:

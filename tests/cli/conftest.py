@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from synicix_core.cli.main import cli
+from synicix_core.tables.queue import Problem
 
 RESULT: dict[str, Any] = {
     "test_score": 0.5,
@@ -67,7 +68,7 @@ def finish(pipeline: Any, test_scores: dict[str, float | None], **columns: Any) 
 
 def fail(pipeline: Any, task: str, error: str, stack: str = "") -> None:
     """End a task in an error, through the queue as a worker does."""
-    pipeline.queue.fail(claim_task(pipeline, task), error, stack)
+    pipeline.queue.fail(claim_task(pipeline, task), Problem(error, stack))
 
 
 def claim_task(pipeline: Any, task: str) -> Any:

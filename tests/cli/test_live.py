@@ -1,4 +1,4 @@
-"""What a worker shows on a terminal."""
+"""What a worker, and several of them together, show on a terminal."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from synicix_core.cli.fleet_display import FleetLines, FleetLive
 from synicix_core.cli.live import Live, Once, can_redraw
 from synicix_core.runner.lines import Lines
 
@@ -38,6 +39,7 @@ class Screen(io.StringIO):
 @pytest.fixture
 def screen(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "24")
     return Screen()
 
 
@@ -45,7 +47,7 @@ def test_the_present_state_is_redrawn_and_the_past_stays(screen):
     live = Live(screen)
     live.message("training runs on cuda:0")
     live.task_started(TASK, CONFIGS, 1, 4)
-    live._drawn_at = float("-inf")
+    live._bottom._drawn_at = float("-inf")
     live.epoch_finished(TASK, {"epoch": 5, "epoch_limit": 10, "train_loss": 0.25, "validation_loss": 0.5})
     assert screen.lines() == [
         "training runs on cuda:0",
@@ -113,3 +115,79 @@ def test_only_a_terminal_is_drawn_on(screen, monkeypatch):
     assert can_redraw(screen) and not can_redraw(io.StringIO())
     monkeypatch.setenv("TERM", "dumb")
     assert not can_redraw(screen)
+
+
+def test_each_worker_has_a_line_and_all_have_their_totals(screen, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("synicix_core.cli.fleet_display.time.monotonic", lambda: now)
+    live = FleetLive(screen, ("cuda:0", "cuda:1"))
+    first, second = live.of("cuda:0"), live.of("cuda:1")
+    first.message("training runs on a GPU")
+    second.message("training runs on a GPU")
+    first.task_started(TASK, CONFIGS, 1, 9)
+    second.task_started("b" * 32, CONFIGS, 2, 8)
+    live._bottom._drawn_at = float("-inf")
+    first.epoch_finished(TASK, {"epoch": 5, "epoch_limit": 10, "train_loss": 0.25, "validation_loss": 0.5})
+    assert screen.lines() == [
+        "training runs on a GPU",
+        "[cuda:0] 01234567: Line on line.txt  [#####.....] epoch 5/10  validation 0.5",
+        "[cuda:1] bbbbbbbb, attempt 2: Line on line.txt  [..........] epoch 0/10",
+        "  0 done, 0 failed, 9 pending",
+    ]
+    now = 102.0
+    first.task_finished(TASK, RESULT, 2.0)
+    second.task_ended("b" * 32, "failed", "ValueError: bad")
+    live.printed("cuda:1", "printed by a trainer")
+    assert screen.lines() == [
+        "training runs on a GPU",
+        "[cuda:0] 01234567: completed after 10 epochs, score 0.5, 2.0 s",
+        "[cuda:1] bbbbbbbb: failed: ValueError: bad",
+        "[cuda:1] printed by a trainer",
+        "[cuda:0]",
+        "[cuda:1]",
+        "  1 done, 1 failed, 7 pending, 1 tasks a second, done in 7.0 s",
+    ]
+    first.task_started(TASK, CONFIGS, 1, 7)
+    live.note("cuda:0", "crashed: it was killed by SIGKILL; started again in 1 s")
+    assert screen.lines()[-3:] == [
+        "[cuda:0] crashed: it was killed by SIGKILL; started again in 1 s",
+        "[cuda:1]",
+        "  1 done, 1 failed, 7 pending, 1 tasks a second, done in 7.0 s",
+    ]
+    second.task_started("c" * 32, CONFIGS, 1, 7)
+    second.task_ended("c" * 32, "released", "it is pending again")
+    assert " 7 pending" in screen.lines()[-1]
+    live.close()
+    assert screen.lines()[-1] == "[cuda:1] cccccccc: released: it is pending again"
+
+
+def test_more_workers_than_lines_leave_the_terminal_whole(screen, monkeypatch):
+    monkeypatch.setenv("LINES", "8")
+    live = FleetLive(screen, tuple(str(number) for number in range(1, 33)), max_tasks=3)
+    live.of("32").task_started(TASK, {**CONFIGS, "dataset_file_name": "a" * 100}, 1, 50)
+    lines = screen.lines()
+    assert len(lines) == 7 and lines[-2] == "  and 27 more"
+    # Those that train come first.
+    assert lines[0].startswith("[32] 01234567: Line on a") and max(map(len, lines)) <= 79
+    live.of("32").task_finished(TASK, RESULT, 1.0)
+    assert "49 pending" in screen.lines()[-1]
+
+
+def test_lines_of_several_workers_carry_their_names():
+    stream = io.StringIO()
+    lines = FleetLines(stream)
+    for name in ("1", "2"):
+        lines.of(name).message("no GPU was found; training runs on the CPU")
+        lines.of(name).task_started(TASK, CONFIGS, 1, 4)
+    lines.of("2").task_ended(TASK, "failed", "ValueError: bad")
+    lines.note("1", "ended: nothing is pending")
+    lines.printed("1", "a warning")
+    lines.close()
+    assert stream.getvalue().splitlines() == [
+        "no GPU was found; training runs on the CPU",
+        "[1] 01234567: Line on line.txt, 4 pending",
+        "[2] 01234567: Line on line.txt, 4 pending",
+        "[2] 01234567: failed: ValueError: bad",
+        "[1] ended: nothing is pending",
+        "[1] a warning",
+    ]

@@ -16,6 +16,10 @@ from typing import Any
 import pytest
 
 from synicix_core import Pipeline
+from synicix_core.cli.fleet import plan_workers, too_many_threads, worker_command
+from synicix_core.cli.populate import populate
+from synicix_core.cli.project import Place
+from synicix_core.runner.options import WorkerSummary
 from synicix_core.settings import create_project
 from tests.cli.conftest import as_program, fail, finish
 from tests.rows import insert_tasks
@@ -85,6 +89,17 @@ def test_nothing_pending_is_0(pipeline, run):
         (["--where", "score>0.5"], "tasks cannot be chosen by 'score'"),
         (["--lease", "1"], "lease_seconds"),
         (["--project", "/"], "There is no Synicix project here"),
+        (["--workers", "2", "--project", "/"], "There is no Synicix project here"),
+        (["--workers", "2", "--lease", "1"], "lease_seconds"),
+        (["--devices", "cpu,cuda:0", "--device", "cpu"], "--device and --devices exclude each other"),
+        (["--devices", "cpu,cuda:0", "--workers", "3"], "asks for 2 workers: leave --workers out."),
+        (["--devices", "cpu,cuda:0", "--workers", "6"], "Or use --workers-per-device 3."),
+        (["--devices", "cuda:0,cuda:0"], "--devices names cuda:0 twice"),
+        (["--devices", "cpu,tpu"], "names no device 'tpu'"),
+        (["--workers", "2", "--workers-per-device", "3"], "--workers 2 contradicts --workers-per-device"),
+        (["--workers", "0"], "Invalid value for '--workers'"),
+        (["--checkpoint-epochs", "-1"], "Invalid value for '--checkpoint-epochs'"),
+        (["--max-cache-bytes", "-1"], "Invalid value for '--max-cache-bytes'"),
     ],
 )
 def test_a_broken_configuration_is_78(pipeline, run, arguments, text):
@@ -141,12 +156,12 @@ def test_sigterm_while_it_starts_is_75(server_away):
     worker.stderr.close()
 
 
-def test_a_terminal_gets_the_live_display(pipeline, project):
-    insert_tasks(pipeline)
+def on_a_terminal(*arguments: str) -> tuple[int, bytes]:
+    """Run `populate` on a terminal of its own; return its exit code and what the terminal was sent."""
     worker, terminal = pty.fork()
     if worker == 0:
         os.environ["TERM"] = "xterm"
-        os.execv(sys.executable, POPULATE)
+        os.execv(sys.executable, [*POPULATE, *arguments])
     shown = b""
     while True:
         assert select.select([terminal], [], [], 120)[0]
@@ -157,7 +172,111 @@ def test_a_terminal_gets_the_live_display(pipeline, project):
         if not part:
             break
         shown += part
-    assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == 0
     os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]), shown
+
+
+def test_a_terminal_gets_the_live_display(pipeline, project):
+    insert_tasks(pipeline)
+    code, shown = on_a_terminal()
+    assert code == 0
     assert b"epoch 0/2" in shown and b"0 done, 0 failed, 1 pending" in shown and b"\x1b[3A\r\x1b[J" in shown
     assert b"\x1b" not in shown.rpartition(b"1 task trained")[2]
+
+
+def test_several_workers_have_one_display_on_a_terminal(pipeline, project):
+    insert_tasks(pipeline, trainings=[{"seed": seed} for seed in range(4)])
+    code, shown = on_a_terminal("--device", "cpu", "--workers", "2")
+    assert code == 0, shown
+    text = shown.decode()
+    assert re.search(r"\[[12]\] \w{8}: Line on line.txt +\[\.+\] epoch 0/2", text)
+    assert "\x1b[3A\r\x1b[J" in text and "3 done, 0 failed, 1 pending" in text and "tasks a " in text
+    assert text.count("training runs on cpu (CPU)") == 1
+    end = text.rpartition("\x1b[J")[2]
+    assert "4 tasks trained in " in end and "by 2 workers: nothing is pending." in end
+
+
+@pytest.mark.parametrize(
+    ("flags", "workers"),
+    [
+        ([], []),
+        (["--workers", "2"], [("1", "auto"), ("2", "auto")]),
+        (["--workers-per-device", "2", "--device", "cuda:3"], [("1", "cuda:3"), ("2", "cuda:3")]),
+        (["--devices", "cuda:0, cuda:1"], [("cuda:0", "cuda:0"), ("cuda:1", "cuda:1")]),
+        (
+            ["--devices", "cuda:0,cpu", "--workers-per-device", "2", "--workers", "4"],
+            [("cuda:0 #1", "cuda:0"), ("cuda:0 #2", "cuda:0"), ("cpu #1", "cpu"), ("cpu #2", "cpu")],
+        ),
+    ],
+)
+def test_the_flags_say_which_workers_there_are(flags, workers):
+    values = populate.make_context("populate", list(flags)).params
+    given = "--device" in flags
+    planned = plan_workers(
+        *(values[name] for name in ("workers", "devices", "workers_per_device", "device")), device_given=given
+    )
+    assert list(planned) == workers
+
+
+def test_a_worker_gets_the_flags_that_its_fleet_was_given():
+    place = Place()
+    flags = [
+        "--workers",
+        "3",
+        "--where",
+        "seed<1",
+        "--where",
+        "--x",
+        "--wait",
+        "--max-tasks",
+        "5",
+        "--max-seconds",
+        "9",
+    ]
+    flags += [
+        "--lease",
+        "60",
+        "--dataset-dir",
+        "/data",
+        "--project",
+        "/lab",
+        "-v",
+        "--schema",
+        "s",
+        "--json",
+        "--device",
+        "cpu",
+    ]
+    ctx = populate.make_context("populate", flags, obj=place)
+    command = worker_command(ctx, place)
+    assert command[:4] == (sys.executable, "-m", "synicix_core.cli", "populate")
+    assert set(command[4:]) == {
+        "--where=seed<1", "--where=--x", "--wait", "--max-tasks=5", "--lease=60.0", "--dataset-dir=/data",
+        "--project=/lab", "--schema=s", "--verbose",
+    }  # fmt: skip
+    again = Place()
+    assert populate.make_context("populate", list(command[4:]), obj=again).params["conditions"] == ("seed<1", "--x")
+    assert again == place
+
+
+def test_workers_that_compete_for_cores_are_told_of(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(4)))
+    four = tuple((str(number), "cpu") for number in range(4))
+    assert too_many_threads(four, threads=1, loaders=0) == ""
+    assert "4 workers may keep 8 CPU cores busy, and this machine has 4" in too_many_threads(four, threads=2, loaders=0)
+    assert "8 CPU cores" in too_many_threads(four, threads=1, loaders=1)
+    assert "16 CPU cores" in too_many_threads(four, threads=0, loaders=0)
+    assert too_many_threads(four[:1], threads=0, loaders=4) == ""
+    assert too_many_threads((("cuda:0", "cuda:0"), ("cuda:1", "cuda:1")), threads=8, loaders=0) == ""
+
+
+def test_flags_of_checkpoints_and_of_the_cache_are_settings(pipeline, run, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "synicix_core.pipeline.Pipeline.run_worker",
+        lambda self, options, _: seen.append((self.settings, options)) or WorkerSummary(reason="ok"),
+    )
+    run("populate", "--checkpoint-seconds", "7", "--checkpoint-epochs", "3", "--max-cache-bytes", "41", "--wait")
+    ((settings, options),) = seen
+    assert (settings.worker.checkpoint_seconds, settings.worker.checkpoint_epochs) == (7.0, 3)
+    assert settings.max_cache_bytes == 41 and options.wait and options.owns_process

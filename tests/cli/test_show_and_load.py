@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from synicix_core.tables.queue import Problem
 from tests.cli.conftest import fail, finish
 from tests.rows import insert_tasks
 
@@ -54,7 +55,7 @@ def test_show_says_when_a_task_is_due(pipeline, run):
     (task,) = insert_tasks(pipeline)
     assert run("show", task).stdout.splitlines()[0] == f"task {task}: pending"
     claim = pipeline.queue.claim("a" * 32, "node7", 1, "cpu")
-    pipeline.queue.retry_later(claim, "it died", "", 3600.0)
+    pipeline.queue.retry_later(claim, Problem("it died", kind="died"), 3600.0)
     assert "scheduled, due in" in run("show", task).stdout.splitlines()[0]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from synicix_core.tables.queue import Problem
 from tests.cli.conftest import claim_task, fail, finish
 from tests.rows import insert_tasks
 
@@ -32,7 +33,7 @@ def test_every_task_is_in_one_state(pipeline, tasks, run, run_json):
     fail(pipeline, tasks[1], "ValueError: no")
     held = claim_task(pipeline, tasks[2])
     pipeline.queue.heartbeat(held, {"epoch": 1, "train_loss": 0.25, "validation_loss": 0.5})
-    pipeline.queue.retry_later(claim_task(pipeline, tasks[3]), "it died", "", 3600.0)
+    pipeline.queue.retry_later(claim_task(pipeline, tasks[3]), Problem("it died", kind="died"), 3600.0)
     # A task that is not in the queue yet is pending all the same.
     (pipeline.TrainingResult.jobs & {"training_task_md5_hash": tasks[4]}).delete_quick()
     found = run_json("status")
@@ -65,19 +66,45 @@ def test_nobody_at_work_says_what_to_do(pipeline, tasks, run):
     assert "To see the results, run: synicix-run results" in run("status").stdout
 
 
-def test_errors_are_grouped_by_their_first_line(pipeline, tasks, run, run_json):
-    for task in tasks[:4]:
-        fail(pipeline, task, "ValueError: bad lr\nThis happened in Adam.", "Traceback: line 1")
-    fail(pipeline, tasks[4], "OSError: 100% full")
+def test_errors_are_grouped_by_cause(pipeline, tasks, run, run_json):
+    for number, task in enumerate(tasks[:4]):
+        problem = Problem(
+            f"ValueError: bad lr {number}\nThis happened in Adam.", "Traceback: line 1", "error", "12345678"
+        )
+        pipeline.queue.fail(claim_task(pipeline, task), problem)
+    # Where nobody classified the error, its first line is the cause.
+    fail(pipeline, tasks[4], "OSError: 100% full\nmore")
     found = run_json("errors")
     assert found["tasks"] == 5
-    assert [(group["message"], group["count"]) for group in found["errors"]] == [
-        ("ValueError: bad lr", 4),
-        ("OSError: 100% full", 1),
-    ]
-    assert found["errors"][0]["tasks"] == sorted(tasks[:4])
+    first, second = found["errors"]
+    shown = min(tasks[:4])
+    assert (first["message"], first["count"]) == (f"ValueError: bad lr {tasks.index(shown)}", 4)
+    assert (first["kind"], first["cause"], first["hosts"], first["host_count"]) == ("error", "12345678", ["node8"], 1)
+    assert first["tasks"] == sorted(tasks[:4]) and first["last_at"].endswith("Z") and 0 <= first["seconds_ago"] < 60
+    assert (second["message"], second["count"], len(second["cause"])) == ("OSError: 100% full", 1, 8)
     text = run("errors").stdout
-    assert "5 tasks ended in an error." in text and "4 tasks: ValueError: bad lr" in text and "retry --like" in text
+    assert "5 tasks ended in an error." in text and "4 tasks: ValueError: bad lr" in text
+    assert "error in the code that was trained, cause 12345678, on node8, last" in text
+    assert "retry --cause 12345678" in text
+    assert run_json("retry", "--cause", second["cause"])["retried"] == 1
+    assert run_json("retry", "--cause", "12345678")["retried"] == 4
+    assert "Run: synicix-run errors" in run("retry", "--cause", "12345678", code=2).stderr
+
+
+def test_errors_and_retry_of_one_kind_or_condition(pipeline, tasks, run, run_json):
+    for task, kind in zip(tasks, ("died", "died", "out_of_memory", "data"), strict=False):
+        pipeline.queue.fail(claim_task(pipeline, task), Problem(f"it {kind}", kind=kind, cause=f"{len(kind):08x}"))
+    assert [(group["kind"], group["count"]) for group in run_json("errors", "--kind", "died")["errors"]] == [
+        ("died", 2)
+    ]
+    assert run("errors", "--kind", "lost").stdout == "No such error.\n"
+    (seed,) = (pipeline.TrainingTask * pipeline.TrainingConfig & {"training_task_md5_hash": tasks[0]}).to_arrays("seed")
+    assert run_json("errors", "--where", f"seed={seed}")["errors"][0]["tasks"] == [tasks[0]]
+    assert run_json("retry", "--kind", "died", "--where", f"seed={seed}")["retried"] == 1
+    assert run_json("retry", "--where", f"seed={seed}")["retried"] == 0
+    assert run_json("retry", "--where", "seed>=0")["retried"] == 3
+    assert "is not one of" in run("errors", "--kind", "sad", code=2).stderr
+    assert "--stack names one task" in run("errors", "--stack", tasks[0], "--kind", "died", code=2).stderr
 
 
 def test_more_tasks_than_examples_are_counted(pipeline, run):
@@ -117,8 +144,8 @@ def test_retry_by_name_by_text_and_all(pipeline, tasks, run, run_json):
 
 
 def test_retry_says_why_a_task_is_not_retried(pipeline, tasks, run):
-    finish(pipeline, {tasks[0]: 0.5})
-    pipeline.queue.retry_later(claim_task(pipeline, tasks[1]), "it died", "", 3600.0)
+    finish(pipeline, {tasks[0]: 0.5}, code_sha256="0" * 64)
+    pipeline.queue.retry_later(claim_task(pipeline, tasks[1]), Problem("it died", kind="died"), 3600.0)
     text = run("retry", tasks[0], tasks[1], tasks[2]).stdout
     assert f"{tasks[0][:8]} is not retried: it is finished" in text
     assert f"{tasks[1][:8]} is not retried: it is tried again in" in text
@@ -126,9 +153,36 @@ def test_retry_says_why_a_task_is_not_retried(pipeline, tasks, run):
     assert "No task was retried." in text
 
 
-@pytest.mark.parametrize("arguments", [(), ("--all", "--like", "x"), ("abcd", "--all")])
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("--all", "--like", "x"), ("abcd", "--all"), ("--kind", "died", "--stale"), ("abcd", "--where", "x")],
+)
 def test_retry_wants_one_way_to_choose(run, arguments):
-    assert "Name tasks, or give --like TEXT or --all." in run("retry", *arguments, code=2).stderr
+    assert "Name tasks, or give one of --all" in run("retry", *arguments, code=2).stderr
+
+
+def test_retry_of_stale_results(pipeline, tasks, run, run_json):
+    line = {"kind": "model", "provider": "toy-lab/Line", "distribution": "toy-lab", "version": "1.0", "sha256": "old"}
+    gone = {**line, "provider": "gone-lab/Net"}
+    finish(pipeline, dict.fromkeys(tasks[:3], 0.5), code_sha256="1" * 64, provenance={"providers": [line]})
+    finish(pipeline, {tasks[3]: 0.5}, code_sha256="2" * 64, provenance={"providers": [gone]})
+    refused = run("retry", "--stale", code=2).stderr
+    assert "3 results would be deleted and trained anew. If that is meant, add --yes." in refused
+    assert (
+        "The source file of the model toy-lab/Line has changed" in refused
+        and "gone-lab/Net cannot be compared" in refused
+    )
+    assert len(pipeline.TrainingResult()) == 4
+    (seed,) = (pipeline.TrainingTask * pipeline.TrainingConfig & {"training_task_md5_hash": tasks[0]}).to_arrays("seed")
+    found = run_json("retry", "--stale", "--yes", "--where", f"seed={seed}")
+    assert found["retried"] == 1 and "toy-lab/Line" in found["reasons"][0] and "gone-lab/Net" in found["unknown"][0]
+    assert run_json("status")["states"]["finished"] == 3
+    text = run("retry", "--stale", "--yes").stdout
+    assert "2 tasks pending again." in text and "synicix-run gc" in text
+    states = run_json("status")["states"]
+    assert (states["finished"], states["pending"]) == (1, 5)
+    assert run("retry", "--stale").stdout == "No task was retried.\n"
+    assert claim_task(pipeline, tasks[0]).attempt == 2
 
 
 def test_a_task_that_is_not_there(pipeline, tasks, run):

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from synicix_core.database import execute
+from synicix_core.runner import process
+from synicix_core.tables.recovery import recover
 from tests.rows import insert_tasks
 
 pytestmark = pytest.mark.database
@@ -43,11 +45,9 @@ def misbehaving(how: str, seed: int = 0, **params) -> dict:
     return {"trainer_provider": "Misbehaving", "trainer_class_params": {"how": how, **params}, "seed": seed}
 
 
-def executors() -> int:
-    found = subprocess.run(
-        ["pgrep", "-fc", "synicix_core.runner.executor"], capture_output=True, text=True, check=False
-    )
-    return int(found.stdout or 0)
+def executor_of(worker: subprocess.Popen[str]) -> int:
+    command = ["pgrep", "-f", "-P", str(worker.pid), "synicix_core.runner.executor"]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def test_every_pending_task_is_trained_once(pipeline):
@@ -152,25 +152,32 @@ def test_a_second_signal_ends_the_worker_at_once(pipeline):
 
 def test_no_executor_outlives_its_supervisor(pipeline):
     insert_tasks(pipeline, trainings=[misbehaving("sleep", seconds=600)])
-    before = executors()
     worker = start()
     wait_until(lambda: running(pipeline) == 1)
-    assert executors() > before
+    executor = process.name_of(executor_of(worker))
+    assert not process.is_gone(executor)
     worker.kill()
     worker.wait()
-    wait_until(lambda: executors() == before)
+    wait_until(lambda: process.is_gone(executor))
 
 
-def test_a_killed_worker_s_task_is_taken_back_after_the_lease(pipeline, monkeypatch):
-    monkeypatch.setenv("SYNICIX_WORKER_LEASE_SECONDS", "1")
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_killed_worker_s_task_goes_on(pipeline, monkeypatch, elsewhere):
+    """At once where its process can be looked for, and else after the lease."""
+    monkeypatch.setenv("SYNICIX_WORKER_LEASE_SECONDS", "2" if elsewhere else "300")
     monkeypatch.setenv("SYNICIX_WORKER_HEARTBEAT_SECONDS", "0.3")
     (task,) = insert_tasks(pipeline, trainings=[misbehaving("sleep", seconds=3)])
     worker = start()
     wait_until(lambda: running(pipeline) == 1)
     worker.kill()
     worker.wait()
-    time.sleep(1.5)
-    assert populate().returncode == 0
+    if elsewhere:
+        attempts = pipeline.TrainingAttempt.full_table_name
+        execute(pipeline.connection, f"UPDATE {attempts} SET process = 'another-machine/1/1'")
+        time.sleep(2.0)
+    ended = populate()
+    assert ended.returncode == 0
+    assert "no heartbeat for 2 s" in ended.stderr if elsewhere else "its process is gone" in ended.stderr
     states = pipeline.TrainingAttempt.to_dicts(order_by="attempt")
     assert [row["state"] for row in states] == ["lost", "finished"]
     assert (pipeline.TrainingResult & {"training_task_md5_hash": task}).fetch1("by_attempt") == 2
@@ -183,7 +190,7 @@ def test_a_long_task_keeps_its_claim_by_heartbeats(pipeline, monkeypatch):
     worker = start()
     wait_until(lambda: running(pipeline) == 1)
     time.sleep(2.5)
-    assert pipeline.queue.recover(lease_seconds=2, max_attempts=3) == 0
+    assert len(recover(pipeline.queue, 2, 3)) == 0
     assert worker.wait(60) == 0
     assert len(pipeline.TrainingResult()) == 1
 
@@ -194,7 +201,7 @@ def test_a_worker_whose_claim_was_taken_writes_nothing(pipeline, monkeypatch):
     worker = start("--max-tasks", "1")
     wait_until(lambda: running(pipeline) == 1)
     execute(pipeline.connection, f"UPDATE {pipeline.TrainingAttempt.full_table_name} SET heartbeat_at = '2020-01-01'")
-    assert pipeline.queue.recover(lease_seconds=300, max_attempts=3) == 1
+    assert len(recover(pipeline.queue, 300, 3)) == 1
     _, err = worker.communicate(timeout=60)
     assert worker.returncode == 0, err
     assert [row["state"] for row in pipeline.TrainingAttempt.to_dicts(order_by="attempt")] == ["lost", "finished"]
@@ -255,6 +262,17 @@ def test_tasks_of_a_missing_plugin_are_left_alone(pipeline, monkeypatch):
     assert len(pipeline.TrainingAttempt()) == 0
     monkeypatch.delenv("SYNICIX_DISABLE_PLUGINS")
     assert populate().returncode == 0
+
+
+def test_a_worker_that_waits_trains_what_comes_later_and_leaves_when_asked(pipeline):
+    worker = start("--wait")
+    time.sleep(3.0)
+    assert worker.poll() is None
+    insert_tasks(pipeline)
+    wait_until(lambda: len(pipeline.TrainingResult()) == 1)
+    worker.terminate()
+    _, err = worker.communicate(timeout=30)
+    assert worker.returncode == 0, err
 
 
 def test_limits_and_restrictions(pipeline):
@@ -323,7 +341,8 @@ def test_a_dataset_on_another_disk_is_copied_once_and_verified(pipeline, project
         subprocess.run(["rm", "-rf", cache], check=True)
 
 
-def test_a_result_that_cannot_be_stored_is_an_error_of_its_task_alone(pipeline, project):
+def test_a_result_that_cannot_be_stored_is_an_error_of_its_task_alone(pipeline, project, monkeypatch):
+    monkeypatch.setenv("SYNICIX_WORKER_MAX_ATTEMPTS", "1")
     insert_tasks(pipeline, trainings=[{"seed": 0}, {"seed": 1}])
     (store,) = (project / ".synicix" / "stores").iterdir()
     worker = start("--max-tasks", "1")

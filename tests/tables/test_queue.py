@@ -10,7 +10,9 @@ import pytest
 from synicix_core import Pipeline
 from synicix_core.database import execute
 from synicix_core.errors import ClaimLost
-from synicix_core.tables.queue import Exclusions, Queue
+from synicix_core.tables.queue import Exclusions, Problem, Queue
+from synicix_core.tables.recovery import recover
+from synicix_core.tables.tries import Tries, count_tries
 from tests.rows import insert_tasks
 
 pytestmark = pytest.mark.database
@@ -76,7 +78,8 @@ def test_workers_at_once_never_claim_the_same_task(pipeline, queue):
 
 def test_nothing_to_claim(pipeline):
     assert claim(pipeline.queue) is None
-    assert pipeline.queue.waiting() == (0, None)
+    assert pipeline.queue.waiting() == 0
+    assert pipeline.queue.next_due() is None
 
 
 def test_a_committed_result_ends_the_claim(pipeline, queue):
@@ -95,15 +98,15 @@ def test_a_worker_that_was_taken_for_lost_cannot_commit(pipeline, queue):
     execute(
         queue.connection, f"UPDATE {pipeline.TrainingAttempt.full_table_name} SET heartbeat_at = '2020-01-01 00:00:00'"
     )
-    assert queue.recover(lease_seconds=300, max_attempts=3) == 1
+    assert len(recover(queue, 300, 3)) == 1
     assert queue.heartbeat(late) is False
     successor = next(held for held in iter(lambda: claim(queue, "b" * 32), None) if held.task == late.task)
     assert successor.attempt == 2
     for act in (
         lambda: queue.commit(late, RESULT),
         lambda: queue.release(late),
-        lambda: queue.fail(late, "late", ""),
-        lambda: queue.retry_later(late, "late", "", 1),
+        lambda: queue.fail(late, Problem("late")),
+        lambda: queue.retry_later(late, Problem("late"), 1),
     ):
         with pytest.raises(ClaimLost):
             act()
@@ -134,26 +137,28 @@ def test_a_released_task_is_pending_at_once_with_its_checkpoint(pipeline, queue)
     queue.release(held, checkpoint="x.checkpoint")
     assert status(pipeline, held.task) == "pending"
     assert (pipeline.TrainingAttempt & held.key).fetch1("state", "checkpoint_path") == ("released", "x.checkpoint")
-    assert queue.waiting()[0] == 4
+    assert queue.waiting() == 4
 
 
 def test_a_task_may_be_tried_again_later(pipeline, queue):
     held = claim(queue)
-    queue.retry_later(held, "out of luck", "stack", delay=100)
-    count, due = queue.waiting(f"SELECT '{held.task}'")
-    assert count == 1
-    assert 90 < due <= 100
+    queue.retry_later(held, Problem("out of luck", "stack", "transient"), delay=100)
+    alone = f"SELECT '{held.task}'"
+    assert queue.waiting(alone) == 1
+    assert 90 < queue.next_due(alone) <= 100
+    assert queue.next_due() == 0
     assert held.task not in {other.task for other in iter(lambda: claim(queue), None)}
 
 
 def test_an_error_stays_until_somebody_retries(pipeline, queue):
     held = claim(queue)
-    queue.fail(held, "bad \0 luck " + "x" * 5000, "the stack")
+    queue.fail(held, Problem("bad \0 luck " + "x" * 5000, "the stack", "diverged", "0badcafe"))
     job = (pipeline.TrainingResult.jobs.errors & held.key).fetch1()
     assert job["error_message"].startswith("bad \\0 luck xxx")
     assert job["error_stack"] == "the stack"
     attempt = (pipeline.TrainingAttempt & held.key).fetch1()
     assert (attempt["state"], attempt["error_stack"]) == ("failed", "the stack")
+    assert (attempt["error_kind"], attempt["error_cause"]) == ("diverged", "0badcafe")
     assert queue.enqueue() == 0
     assert queue.retry([held.task]) == 1
     assert status(pipeline, held.task) == "pending"
@@ -162,10 +167,10 @@ def test_an_error_stays_until_somebody_retries(pipeline, queue):
 
 def test_a_retried_task_has_all_its_attempts_again(pipeline, queue):
     held = claim(queue)
-    queue.fail(held, "bad luck", "")
-    assert queue.attempts_ended(held.task, "failed", "lost") == 1
+    queue.fail(held, Problem("bad luck", kind="died"))
+    assert queue.tries(held.task) == Tries(failures=1)
     queue.retry([held.task])
-    assert queue.attempts_ended(held.task, "failed", "lost") == 0
+    assert queue.tries(held.task) == Tries()
 
 
 def test_a_task_that_loses_its_workers_becomes_an_error(pipeline, queue):
@@ -175,17 +180,52 @@ def test_a_task_that_loses_its_workers_becomes_an_error(pipeline, queue):
             queue.connection,
             f"UPDATE {pipeline.TrainingAttempt.full_table_name} SET heartbeat_at = '2020-01-01 00:00:00'",
         )
-        assert queue.recover(lease_seconds=300, max_attempts=3) >= 1
+        assert len(recover(queue, 300, 3)) >= 1
         if round_ < 2:
             assert task in {held.task for held in iter(lambda: claim(queue), None)}
     assert status(pipeline, task) == "error"
+
+
+def test_a_claim_whose_process_is_gone_is_taken_back_at_once(pipeline, queue):
+    mine, theirs, elsewhere = (
+        claim(queue, worker * 32, process=name)
+        for worker, name in (("a", "boot:1/7/99"), ("b", "boot:1/8/99"), ("c", "boot:2/7/99"))
+    )
+    asked = []
+
+    def is_gone(name):
+        asked.append(name)
+        return name == "boot:1/7/99"
+
+    (found,) = recover(queue, 300, 3, namespace="boot:1", is_gone=is_gone)
+    assert (found.task, found.attempt, found.final) == (mine.task, 1, False)
+    assert sorted(asked) == ["boot:1/7/99", "boot:1/8/99"]
+    assert not queue.heartbeat(mine)
+    assert queue.why_lost(mine) == "this worker was taken for lost"
+    assert queue.heartbeat(theirs)
+    assert queue.heartbeat(elsewhere)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "expected"),
+    [
+        ([], Tries()),
+        ([("lost", "lost", None), ("released", None, None), ("failed", "died", None)], Tries(2)),
+        ([("lost", "lost", 3), ("lost", "lost", 3), ("lost", "lost", 5)], Tries(1)),
+        ([("lost", "lost", 5), ("lost", "lost", None), ("lost", "lost", 5)], Tries(3)),
+        ([("failed", "out_of_memory", None), ("failed", "transient", 2), ("running", None, 9)], Tries(0, 1)),
+        ([("failed", "error", None), ("failed", None, None)], Tries()),
+    ],
+)
+def test_what_counts_as_a_try(attempts, expected):
+    assert count_tries(attempts) == expected
 
 
 def test_a_fresh_heartbeat_keeps_the_claim(pipeline, queue):
     held = claim(queue)
     assert queue.heartbeat(held, {"epoch": 3, "train_loss": 0.5, "validation_loss": None})
     assert queue.heartbeat(held)
-    assert queue.recover(lease_seconds=300, max_attempts=3) == 0
+    assert len(recover(queue, 300, 3)) == 0
     row = (pipeline.TrainingAttempt & held.key).fetch1()
     assert (row["epoch"], row["train_loss"], row["validation_loss"]) == (3, 0.5, None)
 
@@ -199,7 +239,7 @@ def test_priority_comes_first(pipeline, queue):
 @pytest.mark.parametrize("order", ["original", "random"])
 def test_a_restriction_and_exclusions_hold(pipeline, queue, order):
     chosen = pipeline.restriction(["seed < 2"])
-    assert queue.waiting(chosen)[0] == 2
+    assert queue.waiting(chosen) == 2
     taken = {held.task for held in iter(lambda: claim(queue, restriction=chosen, order=order), None)}
     seeds = (
         pipeline.TrainingTask * pipeline.TrainingConfig & [{"training_task_md5_hash": task} for task in taken]
@@ -207,9 +247,9 @@ def test_a_restriction_and_exclusions_hold(pipeline, queue, order):
     assert sorted(seeds) == [0, 1]
     nobody = Exclusions({("ModelConfig", "model_provider"): ["toy-lab/Line"]})
     assert claim(queue, exclusions=nobody, order=order) is None
-    assert queue.waiting(exclusions=nobody)[0] == 0
+    assert queue.waiting(exclusions=nobody) == 0
     one = Exclusions(training_configs=[(pipeline.TrainingConfig & "seed = 2").fetch1("training_config_md5_hash")])
-    assert queue.waiting(exclusions=one)[0] == 1
+    assert queue.waiting(exclusions=one) == 1
 
 
 def test_the_attempt_number_only_grows(queue):
@@ -223,5 +263,5 @@ def test_foreign_reservations_are_left_alone(pipeline, queue):
     """A job reserved by DataJoint itself has no attempt of ours; nobody takes it away."""
     key = pipeline.TrainingTask.keys()[0]
     assert pipeline.TrainingResult.jobs.reserve(key)
-    assert queue.recover(lease_seconds=0.0, max_attempts=3) == 0
+    assert len(recover(queue, 0.0, 3)) == 0
     assert key["training_task_md5_hash"] not in {held.task for held in iter(lambda: claim(queue), None)}

@@ -19,6 +19,7 @@ from torch import nn
 from synicix_core.errors import CheckpointError, ParamsError, SynicixError
 from synicix_core.training import wire
 from synicix_core.training.batches import batch_size, concatenate, move, split_batch
+from synicix_core.training.checkpoints import CheckpointPlan
 from synicix_core.training.context import TaskContext
 from synicix_core.training.contract import TrainingContext
 from synicix_core.training.early_stopping import EarlyStopping
@@ -27,7 +28,7 @@ from synicix_core.training.parameter_summary import all_finite, summarise_parame
 from synicix_core.training.precision import resolve_precision
 from synicix_core.training.saved_files import load_plain, save_atomically
 from synicix_core.training.schedules import SCHEDULES, LearningRate, ScheduleName
-from synicix_core.training.spec import TaskSpec
+from synicix_core.training.spec import TaskSpec, TaskState
 from synicix_core.training.torch_state import restored_torch_state
 from tests.training.toys import Linear, Recorder, toy_spec
 
@@ -227,12 +228,11 @@ class TestContext:
         return TaskContext(
             **(
                 {
-                    "task": "t",
+                    "checkpoints": CheckpointPlan("t", path / "checkpoint"),
                     "seed": 1,
                     "epoch_limit": 9,
                     "metrics": {},
                     "make_precision": lambda: resolve_precision("auto", torch.device("cpu")),
-                    "checkpoint_path": str(path / "checkpoint"),
                     "observer": observer or Recorder(),
                 }
                 | options
@@ -271,9 +271,15 @@ class TestContext:
             self.make(tmp_path).save_checkpoint({"model": [1, bad]})
         assert not (tmp_path / "checkpoint").exists()
 
-    def test_a_checkpoint_is_due_after_the_interval(self, tmp_path: Path) -> None:
-        assert not self.make(tmp_path, checkpoint_seconds=1000.0).checkpoint_due()
-        assert self.make(tmp_path, checkpoint_seconds=0.0).checkpoint_due()
+    def test_what_a_trainer_asks_for_tells_what_it_can_do(self, tmp_path: Path) -> None:
+        context = self.make(tmp_path, micro_batches=4)
+        assert context.state == TaskState()
+        assert context.micro_batches == 4 and context.state.can_split and not context.state.can_checkpoint
+        context.checkpoint_due()
+        assert context.state.can_checkpoint and not context.state.has_checkpoint
+        context.epoch_finished(3)
+        context.save_checkpoint({})
+        assert context.state == TaskState(epochs=3, has_checkpoint=True, can_checkpoint=True, can_split=True)
 
 
 class TestParameterSummary:

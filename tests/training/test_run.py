@@ -106,78 +106,6 @@ def test_torch_is_left_as_it_was(tmp_path: Path) -> None:
     assert state() == before
 
 
-@pytest.mark.parametrize("stop_at", [3, 6, 7, 13, 18])
-def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path, stop_at: int) -> None:
-    params = {
-        "scheduler": "onecycle",
-        "early_stopping_metric": "correlation",
-        "gradient_clip_norm": 1.0,
-        "early_stopping_patience": 3,
-    }
-    dataset = Component("dataset", "toys/Linear", {"augment": True})
-    spec = nn_spec(tmp_path / "whole", params, dataset=dataset, epoch_limit=5)
-    whole = run(spec)
-    halves = nn_spec(tmp_path / "halves", params, dataset=dataset, epoch_limit=5)
-
-    observer = Recorder(stop_at=stop_at)
-    with pytest.raises(TrainingInterrupted):
-        run(halves, observer)
-    assert observer.checkpoints == [(halves.checkpoint_path, len(observer.epochs))]
-    assert not Path(halves.model_save_path).exists()
-    torch.manual_seed(1234)
-    resumed = run(halves)
-
-    assert resumed.provenance["resumed_from_epoch"] == len(observer.epochs)
-    assert {**numbers(resumed), "model_sha256": ""} == {**numbers(whole), "model_sha256": ""}
-    one, two = (torch.load(s.model_save_path, weights_only=True) for s in (spec, halves))
-    assert all(torch.equal(one[name], two[name]) for name in one)
-
-
-def test_early_stopping_and_plateau_survive_an_interruption(tmp_path: Path) -> None:
-    params = {
-        "scheduler": "plateau",
-        "scheduler_params": {"patience": 0, "threshold": 0.5, "watch": "validation"},
-        "early_stopping_patience": 2,
-        "early_stopping_min_delta": 0.3,
-    }
-    spec = nn_spec(tmp_path / "whole", params, epoch_limit=40)
-    whole = run(spec)
-    assert whole.status == "early_stopped" and whole.epochs < 40
-    halves = nn_spec(tmp_path / "halves", params, epoch_limit=40)
-    with pytest.raises(TrainingInterrupted):
-        run(halves, Recorder(stop_at=6 * (whole.epochs - 1)))
-    assert {**numbers(run(halves)), "model_sha256": ""} == {**numbers(whole), "model_sha256": ""}
-
-
-def test_a_killed_task_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
-    class Killed(Exception):
-        pass
-
-    class Killer(Recorder):
-        def epoch_finished(self, **fields: Any) -> None:
-            super().epoch_finished(**fields)
-            if fields["epoch"] == 3:
-                raise Killed
-
-    whole = run(toy_spec(tmp_path / "whole"))
-    spec = toy_spec(tmp_path / "killed")
-    with pytest.raises(Killed):
-        run(spec, Killer(), checkpoint_seconds=0.0)
-    resumed = run(spec)
-    # The second one may wait: writing takes at most a twentieth of the time.
-    assert resumed.provenance["resumed_from_epoch"] in (1, 2)
-    assert {**numbers(resumed), "model_sha256": ""} == {**numbers(whole), "model_sha256": ""}
-
-
-def test_a_damaged_checkpoint_costs_the_epochs_only(tmp_path: Path) -> None:
-    spec = toy_spec(tmp_path)
-    Path(spec.checkpoint_path).parent.mkdir()
-    Path(spec.checkpoint_path).write_bytes(b"half of a checkpoint")
-    outcome = run(spec)
-    assert outcome.epochs == 4
-    assert "could not be read" in outcome.notes[0]
-
-
 def test_a_checkpoint_of_another_task_is_refused(tmp_path: Path) -> None:
     spec = toy_spec(tmp_path)
     with pytest.raises(TrainingInterrupted):
@@ -191,7 +119,8 @@ def test_an_old_trainer_trains_and_its_missing_histories_are_said_once(tmp_path:
     assert outcome.status == "completed"
     assert outcome.test_score is not None and math.isfinite(outcome.test_score)
     assert outcome.training_epoch_loss_history == [] and outcome.model_class_params_history == []
-    assert len(outcome.notes) == 1 and "best_epoch" in outcome.notes[0]
+    assert len(outcome.notes) == 2 and "best_epoch" in outcome.notes[0]
+    assert outcome.notes[1] == "the trainer toys/OldTrainer saves no checkpoints: an interrupted training starts again"
 
 
 def test_an_old_trainer_is_interrupted_although_it_catches_every_exception(tmp_path: Path) -> None:

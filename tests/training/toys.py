@@ -75,6 +75,15 @@ class Broken(Linear):
         raise KeyError("responses")
 
 
+class Poisoned(Linear):
+    """One target of the training tier is not a number."""
+
+    def __init__(self, path: str, tier: str, *, augment: bool = False) -> None:
+        super().__init__(path, tier, augment=augment)
+        if tier == "train":
+            self.y[5] = float("nan")
+
+
 class Net(nn.Module):
     """Two layers with dropout and an L1 penalty."""
 
@@ -117,6 +126,40 @@ class Classifier(nn.Module):
 
     def forward(self, x: Any) -> torch.Tensor:
         return self.layer(torch.cat([x["left"], x["right"][0]], 1))
+
+
+class Exploding(Net):
+    """Returns what is not a number after so many training steps, which a buffer counts."""
+
+    steps: torch.Tensor
+
+    def __init__(self, input_shape: Any, output_shape: Any, gain: Any = None, after: int = 10) -> None:
+        super().__init__(input_shape, output_shape, gain)
+        self.after = after
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x: torch.Tensor) -> Any:
+        output, penalty = super().forward(x)
+        if self.training:
+            self.steps += 1
+        return output * (float("nan") if self.steps > self.after else 1.0), penalty
+
+
+class Remembering(Net):
+    """Has batch normalization, and a running mean that its ``state_dict`` leaves out."""
+
+    seen: torch.Tensor
+
+    def __init__(self, input_shape: Any, output_shape: Any, gain: Any = None) -> None:
+        super().__init__(input_shape, output_shape, gain)
+        self.norm = nn.BatchNorm1d(input_shape[0])
+        self.register_buffer("seen", torch.zeros(input_shape[0]), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        if self.training:
+            self.seen.lerp_(x.detach().mean(0), 0.1)
+        output, penalty = super().forward(self.norm(x) - (self.seen if self.training else 0.0))
+        return output, penalty
 
 
 class Summarised(Net):
@@ -222,6 +265,18 @@ class Pairs(Backwards):
         return self.size // 2
 
 
+class Lazy(Backwards):
+    """Draws one number after the other while it is read, from a generator that it keeps under a name of its own."""
+
+    def __init__(self, dataset: Any, generator: torch.Generator) -> None:
+        super().__init__(dataset)
+        self._mine = generator
+
+    def __iter__(self) -> Any:
+        for _ in range(self.size):
+            yield int(torch.randint(self.size, (), generator=self._mine))
+
+
 class NumpyRange:
     """A metric of NumPy arrays, one value per output."""
 
@@ -240,14 +295,15 @@ HERE = __name__
 PROVIDERS = (
     *(
         DatasetProvider(c.__name__, target=f"{HERE}:{c.__name__}")
-        for c in (Linear, Classes, NoParams, Triple, Stated, Broken)
+        for c in (Linear, Poisoned, Classes, NoParams, Triple, Stated, Broken)
     ),
-    *(ModelProvider(c.__name__, target=f"{HERE}:{c.__name__}") for c in (Net, Lone, Classifier, Summarised)),
+    *(ModelProvider(c.__name__, target=f"{HERE}:{c.__name__}") for c in (Net, Lone, Classifier, Exploding, Remembering, Summarised)),
     *(
         TrainerProvider(c.__name__, target=f"{HERE}:{c.__name__}")
         for c in (OldTrainer, PicklingTrainer, ForgetfulTrainer, SubclassTrainer)
     ),
     SamplerProvider("Backwards", target=Backwards),
+    SamplerProvider("Lazy", target=Lazy),
     SamplerProvider("Pairs", target=Pairs, yields="batch"),
     MetricProvider("range", target=NumpyRange),
     MetricProvider("gloomy", target=Gloomy),
@@ -302,6 +358,7 @@ class Recorder:
         self.stop_at = stop_at
         self.epochs: list[dict[str, Any]] = []
         self.checkpoints: list[tuple[str, int]] = []
+        self.failed_checkpoints: list[str] = []
         self.alive = threading.Event()
 
     def stop_requested(self) -> bool:
@@ -313,6 +370,9 @@ class Recorder:
 
     def checkpoint_saved(self, path: str, epoch: int) -> None:
         self.checkpoints.append((path, epoch))
+
+    def checkpoint_failed(self, message: str) -> None:
+        self.failed_checkpoints.append(message)
 
     def progress(self) -> None:
         self.alive.set()

@@ -16,6 +16,7 @@ def synicix_datasets():
 def synicix_models():
     yield ModelProvider("Line", target="toy_lab.parts:Line", summary="A linear model")
     yield ModelProvider("NeedsMore", target="toy_lab.parts:NeedsMore", summary="Needs a parameter that nobody supplies")
+    yield ModelProvider("Plodder", target="toy_lab.slow:Plodder", summary="A network with dropout that takes its time")
 
 
 @hookimpl

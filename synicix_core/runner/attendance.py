@@ -1,0 +1,152 @@
+"""Stay with a task that the executor trains, until it ends in one way or another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from synicix_core.errors import ClaimLost
+from synicix_core.runner.executor_process import ExecutorProcess
+from synicix_core.runner.interruption import Interruption
+from synicix_core.runner.memory_kills import count_memory_kills
+from synicix_core.runner.pulse import Pulse
+from synicix_core.tables.queue import Claim, Problem
+
+__all__ = ["Attendance", "Ended"]
+
+_LOOK_SECONDS = 0.5
+_RELEASE_SECONDS = 2.0
+"""What is kept of the time to stop in, for giving the task back."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How training ended.
+
+    Attributes
+    ----------
+    outcome : dict, optional
+        Of a training that came to its end, on the wire.
+    problem : Problem, optional
+        Of one that did not. Neither: it was interrupted.
+    can_split : bool
+        Whether the trainer can train in smaller parts of a batch.
+    can_checkpoint : bool
+        Whether the trainer saves checkpoints.
+    executor_usable : bool
+        Whether the executor can train another task.
+    """
+
+    outcome: dict[str, Any] | None = None
+    problem: Problem | None = None
+    can_split: bool = False
+    can_checkpoint: bool = True
+    executor_usable: bool = True
+
+
+class Attendance:
+    """Attends to one task.
+
+    Parameters
+    ----------
+    executor : ExecutorProcess
+        It has the task already.
+    claim : Claim
+        The claim on it.
+    pulse : Pulse
+        Beats meanwhile.
+    interrupted : Interruption
+        Whether to stop.
+    stall_seconds : float
+        An executor that says nothing for so long hangs.
+    tell : callable
+        Takes the messages that are for people: epochs and checkpoints.
+    """
+
+    def __init__(
+        self,
+        executor: ExecutorProcess,
+        claim: Claim,
+        pulse: Pulse,
+        interrupted: Interruption,
+        stall_seconds: float,
+        tell: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self._executor = executor
+        self._claim = claim
+        self._pulse = pulse
+        self._interrupted = interrupted
+        self._stall_seconds = stall_seconds
+        self._tell = tell
+        self._memory_kills = count_memory_kills()
+
+    def wait(self) -> Ended:
+        """Return how the training ended.
+
+        Raises
+        ------
+        ClaimLost
+            If the claim was taken away; the executor is ended then.
+        """
+        progress: dict[str, Any] = {}
+        heard = looked = time.monotonic()
+        asked = False
+        while True:
+            messages = self._executor.channel.receive(_LOOK_SECONDS)
+            now = time.monotonic()
+            if messages is None:
+                return self._died()
+            # Nobody hangs because this process was stopped for a while.
+            heard = now if messages else heard + max(now - looked - 2 * _LOOK_SECONDS, 0.0)
+            looked = now
+            for message in messages:
+                if (ended := self._ended(message)) is not None:
+                    return ended
+                progress = message if message["type"] == "epoch" else progress
+                self._tell(message)
+            try:
+                self._pulse.beat_if_due(self._claim, progress)
+            except ClaimLost:
+                self._executor.close()
+                raise
+            if self._interrupted():
+                if not asked:
+                    asked = True  # once more, in case that the task came after the signal
+                    self.ask_to_stop(self._executor)
+                if self._interrupted.seconds_left < _RELEASE_SECONDS:
+                    self._executor.close()
+                    return Ended(executor_usable=False)
+            if now - heard > self._stall_seconds:
+                self._executor.close()
+                message_ = f"no progress for {self._stall_seconds:.0f} s; the executor hung"
+                return Ended(problem=Problem(message_, kind="hung", cause="hung"), executor_usable=False)
+
+    @staticmethod
+    def ask_to_stop(executor: ExecutorProcess) -> None:
+        """Ask an executor to save a checkpoint and stop; that it is gone shows elsewhere."""
+        with suppress(OSError):
+            executor.channel.send({"type": "stop"})
+
+    def _ended(self, message: dict[str, Any]) -> Ended | None:
+        if message["type"] == "done":
+            return Ended(outcome=message["outcome"])
+        if message["type"] == "interrupted":
+            return Ended(can_checkpoint=message["can_checkpoint"])
+        if message["type"] == "error":
+            problem = Problem(message["error"], message["stack"], message["kind"], message["cause"])
+            return Ended(problem=problem, can_split=message["can_split"], executor_usable=not message["restart"])
+        return None
+
+    def _died(self) -> Ended:
+        death = self._executor.death()
+        self._executor.close()
+        if death.by_kill and count_memory_kills() > self._memory_kills:
+            message = "the executor was killed by the kernel because memory ran out"
+            # Whether the trainer can split batches, nobody can ask it any more; trying does no harm.
+            problem = Problem(message, kind="out_of_memory", cause="killed")
+            return Ended(problem=problem, can_split=True, executor_usable=False)
+        problem = Problem(f"the executor died: {death}", kind="died", cause=death.cause)
+        return Ended(problem=problem, executor_usable=False)

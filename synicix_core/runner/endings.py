@@ -1,0 +1,212 @@
+"""What becomes of a claim: a result, another try, an error, or back to the queue."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import random
+from collections.abc import Callable
+from traceback import format_exc
+from typing import Any
+
+from synicix_core.errors import ClaimLost, DatasetError, SynicixError
+from synicix_core.events import TaskFailed, TaskFinished
+from synicix_core.runner.display import WorkerDisplay
+from synicix_core.runner.observers import Observers
+from synicix_core.runner.options import WorkerSummary
+from synicix_core.runner.patience import Patience
+from synicix_core.settings import Settings
+from synicix_core.tables.code_digest import code_digest
+from synicix_core.tables.queue import Claim, Problem, Queue
+from synicix_core.training.task_specs import checkpoint_path, model_path
+
+__all__ = ["Endings", "problem_of"]
+
+_STORE_PAUSES = (0.1, 0.5, 2.0, 5.0, None)
+_AGAIN = frozenset({"transient", "died", "hung"})
+_LONGEST_DELAY = 3600.0
+
+
+class Endings:
+    """Writes how claims end, tells who is to be told, and removes the files that nobody needs any more.
+
+    Parameters
+    ----------
+    queue : Queue
+        Where claims are.
+    settings : Settings
+        Directories and the worker's times.
+    patience : Patience
+        Waits for the database.
+    observers : Observers
+        Of plugins.
+    display : WorkerDisplay
+        For people.
+    summary : WorkerSummary
+        Counts.
+    returned : callable, optional
+        Called when a claim ended without a result or an error.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        settings: Settings,
+        patience: Patience,
+        observers: Observers,
+        display: WorkerDisplay,
+        summary: WorkerSummary,
+        returned: Callable[[], None] | None,
+    ) -> None:
+        self._queue = queue
+        self._settings = settings
+        self._times = settings.worker
+        self._patience = patience
+        self._observers = observers
+        self._display = display
+        self._summary = summary
+        self._returned = returned or (lambda: None)
+
+    def finish(self, claim: Claim, outcome: dict[str, Any], seconds: float) -> None:
+        """Commit a result.
+
+        Raises
+        ------
+        ClaimLost
+            If this worker no longer holds the claim; nothing is written then.
+        """
+        from synicix_core.training.spec import TaskOutcome
+
+        result = TaskOutcome.from_wire(outcome)
+        row = {
+            "test_score": result.test_score,
+            "status": result.status,
+            "scores": result.metrics,
+            "best_epoch": result.best_epoch,
+            "epochs": result.epochs,
+            "training_epoch_loss_history": result.training_epoch_loss_history,
+            "validation_epoch_loss_history": result.validation_epoch_loss_history,
+            "regularization_loss_history": result.regularization_loss_history,
+            "model_class_params_history": result.model_class_params_history,
+            "model_save_path": model_path(claim.task, claim.attempt),
+            "model_sha256": result.model_sha256,
+            "train_seconds": result.train_seconds,
+            "code_sha256": code_digest(result.provenance["providers"]),
+            "provenance": {**result.provenance, "notes": list(result.notes)},
+        }
+        self._patience(lambda: self._commit(claim, row))
+        self._summary.success_count += 1
+        for attempt in range(claim.attempt, 0, -1):
+            (self._settings.model_save_dir / checkpoint_path(claim.task, attempt)).unlink(missing_ok=True)
+        for note in result.notes:
+            self._display.message(note)
+        self._display.task_finished(claim.task, row, seconds)
+        event = TaskFinished(
+            **_whose(claim),
+            status=result.status,
+            test_score=result.test_score,
+            metrics=result.metrics,
+            epochs=result.epochs,
+            best_epoch=result.best_epoch,
+            model_path=str(self._settings.model_save_dir / row["model_save_path"]),
+            train_seconds=result.train_seconds,
+        )
+        self._observers.notify("synicix_task_finished", event)
+
+    def release(self, claim: Claim, why: str = "it is pending again", *, can_checkpoint: bool = True) -> None:
+        """Give a claim back, with its latest checkpoint.
+
+        Raises
+        ------
+        ClaimLost
+            If this worker no longer holds it.
+        """
+        names = (checkpoint_path(claim.task, attempt) for attempt in range(claim.attempt, 0, -1))
+        checkpoint = next((name for name in names if (self._settings.model_save_dir / name).exists()), None)
+        self._patience(lambda: self._queue.release(claim, checkpoint))
+        if checkpoint is not None:
+            why += ", with a checkpoint"
+        elif not can_checkpoint:
+            why += "; its trainer saves no checkpoints, so it starts again from the beginning"
+        self._display.task_ended(claim.task, "released", why)
+        self._returned()
+
+    def lose(self, claim: Claim, why: str) -> None:
+        """Say that a claim is not ours any more, and take away what was trained for it."""
+        (self._settings.model_save_dir / model_path(claim.task, claim.attempt)).unlink(missing_ok=True)
+        self._display.task_ended(claim.task, "lost", why)
+        self._returned()
+
+    def fail(self, claim: Claim, problem: Problem, *, can_split: bool = False) -> None:
+        """End an attempt in an error, and have the task tried again if that kind of error makes it sensible.
+
+        Raises
+        ------
+        ClaimLost
+            If this worker no longer holds the claim.
+        """
+        delay = self._patience(lambda: self._delay(claim, problem, can_split=can_split))
+        if delay is None:
+            self._patience(lambda: self._queue.fail(claim, problem))
+            self._summary.error_list.append((claim.key, problem.message))
+            again = ""
+        else:
+            self._patience(lambda: self._queue.retry_later(claim, problem, delay))
+            smaller = problem.kind == "out_of_memory"
+            again = "; it is tried again " + ("in smaller parts of a batch" if smaller else f"in {delay:.0f} s")
+            self._returned()
+        (self._settings.model_save_dir / model_path(claim.task, claim.attempt)).unlink(missing_ok=True)
+        self._display.task_ended(claim.task, "failed", problem.message.rstrip(".") + again)
+        event = TaskFailed(**_whose(claim), error=problem.message, error_stack=problem.stack)
+        self._observers.notify("synicix_task_failed", event)
+
+    def _delay(self, claim: Claim, problem: Problem, *, can_split: bool) -> float | None:
+        """Return in how many seconds a task is tried again; None if it is not."""
+        if problem.kind == "out_of_memory":
+            return 0.0 if can_split and not self._queue.tries(claim.task).out_of_memory else None
+        if problem.kind not in _AGAIN:
+            return None
+        failures = self._queue.tries(claim.task).failures + 1
+        if failures >= self._times.max_attempts:
+            return None
+        # Not all tasks that a broken disk threw out come back at the same instant.
+        return min(self._times.retry_seconds * 2.0 ** (failures - 1), _LONGEST_DELAY) * random.uniform(0.75, 1.25)
+
+    def _commit(self, claim: Claim, row: dict[str, Any]) -> None:
+        for pause in _STORE_PAUSES:
+            try:
+                self._queue.commit(claim, row)
+                return
+            except ClaimLost:
+                # A connection lost during COMMIT leaves open whether it took effect; the row tells.
+                if not len(self._queue.tables.TrainingResult & {**claim.key, "by_attempt": claim.attempt}):
+                    raise
+                return
+            except OSError as error:
+                # Writers of equal histories get into each other's way in a file store, and network disks have hiccups.
+                if pause is None:
+                    raise SynicixError(
+                        "the result cannot be stored", why=error.strerror or str(error), hint="Run: synicix-run doctor"
+                    ) from error
+                self._patience.sleep(pause)
+
+
+def problem_of(error: Exception) -> Problem:
+    """Describe an error that the supervisor met itself: with a dataset file, the store, a row that is gone."""
+    ours = isinstance(error, SynicixError)
+    kind = "data" if isinstance(error, DatasetError) else "error"
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, OSError) and not isinstance(link, FileExistsError | IsADirectoryError | NotADirectoryError):
+            # A disk that is full or does not answer; what is wrong with a file itself comes without one.
+            kind = "transient" if link.errno != errno.EACCES else kind
+        link = link.__cause__
+    what = error.what if isinstance(error, SynicixError) else ""
+    text = "".join(char for char in what.partition("'")[0] if not char.isdigit())
+    cause = hashlib.sha256(f"{kind}:{type(error).__name__}:{text}".encode()).hexdigest()[:8]
+    message = str(error) if ours else f"{type(error).__name__}: {error}"
+    return Problem(message, "" if ours else format_exc(), kind, cause)
+
+
+def _whose(claim: Claim) -> dict[str, Any]:
+    return {"task": claim.task, "attempt": claim.attempt, "worker": claim.worker}
