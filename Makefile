@@ -2,6 +2,7 @@
 # make test   every test, on the embedded PostgreSQL
 # make lint   ruff, mypy --strict, import contracts
 # make bench  benchmarks, as ratios
+# make soak   200 tasks, 8 workers and a fault every second for two minutes; SOAK_ARGS="--seed 7" repeats a schedule
 # make docs   the picture of the tables, drawn from the code
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DEMO   ?= demo
 
-.PHONY: install demo test lint bench docs clean-demo
+.PHONY: install demo test lint bench soak docs clean-demo
 
 install: $(VENV)/.installed
 
@@ -41,6 +42,9 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/run.py
+
+soak: $(VENV)/.dev
+	$(BIN)/python -m tests.faults.soak $(SOAK_ARGS)
 
 docs: $(VENV)/.dev
 	$(BIN)/python docs/draw_tables.py

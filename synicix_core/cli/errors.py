@@ -123,7 +123,7 @@ def retry(
 def _describe(group: ErrorGroup) -> str:
     facts = [_KINDS.get(group.kind, group.kind), f"cause {group.cause}"]
     if group.host_count:
-        facts.append("on " + (" and ".join(group.hosts) or f"{group.host_count:,} machines"))
+        facts.append("on " + (", ".join(group.hosts) or f"{group.host_count:,} machines"))
         facts.append(f"last {duration(group.seconds_ago)} ago")
     listed = " ".join(task[:8] for task in group.tasks)
     more = group.count - len(group.tasks)

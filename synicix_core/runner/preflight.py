@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -29,13 +30,14 @@ def prove_writable(settings: Settings, connection: Any) -> None:
             hint="Mount its disk, or set dataset_dir in synicix.toml, SYNICIX_DATASET_DIR or --dataset-dir.",
         )
     _prove(settings.model_save_dir, "model_save_dir")
-    _prove(settings.dataset_cache_dir, "dataset_cache_dir")
+    # A cache that is full does without copies.
+    _prove(settings.dataset_cache_dir, "dataset_cache_dir", may_be_full=True)
     spec = connection._config.get_store_spec(STORE)
     if spec["protocol"] == "file":
         _prove(Path(spec["location"]), f"the store {STORE}")
 
 
-def _prove(directory: Path, name: str) -> None:
+def _prove(directory: Path, name: str, *, may_be_full: bool = False) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         descriptor, file = tempfile.mkstemp(prefix=".synicix-", dir=directory)
@@ -46,6 +48,8 @@ def _prove(directory: Path, name: str) -> None:
             os.close(descriptor)
             Path(file).unlink()
     except OSError as error:
+        if may_be_full and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return
         raise ConfigurationError(
             f"{name} cannot be written",
             where=str(directory),

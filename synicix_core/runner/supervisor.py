@@ -305,6 +305,7 @@ class Supervisor:
             if at_once:
                 self._announce(claim, row)
             self._note_end(claim, attendance.wait(), begun)
+        self._cache.release()
 
     def _note_end(self, claim: Claim, ended: Ended, begun: float) -> None:
         if not ended.executor_usable:

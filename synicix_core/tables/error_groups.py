@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +23,7 @@ CANCELLED_CAUSE = "ca9ce11d"
 """The cause of all of these."""
 
 _MD5 = "training_task_md5_hash"
+_FEW_HOSTS = 3
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class ErrorGroup:
     tasks : tuple of str
         The first few of them.
     hosts : tuple of str
-        On which machines the last attempts ran, if they are one or two.
+        On which machines the last attempts ran, if they are few; those with the most of them first.
     host_count : int
         On how many machines; 0 where nothing was attempted.
     last_at : datetime or None
@@ -99,25 +100,19 @@ def group_failures(tables: Tables, wanted: ErrorFilter | None = None, *, example
     failures, args = _failures(tables, wanted or ErrorFilter())
     places = "".join(f", MIN(CASE WHEN place = {place} THEN task END)" for place in range(1, examples + 1))
     sql = (
-        f"SELECT kind, cause, COUNT(*) AS amount, COUNT(DISTINCT host), MIN(host), MAX(host), MAX(ended_at), "
-        f"{age_in_seconds(tables.connection.adapter, 'MAX(ended_at)')}{places} FROM "
-        f"(SELECT failures.*, ROW_NUMBER() OVER (PARTITION BY kind, cause ORDER BY task) AS place "
-        f"FROM ({failures}) failures) numbered GROUP BY kind, cause ORDER BY amount DESC, kind, cause"
+        f"SELECT kind, cause, host, COUNT(*), MAX(ended_at), "
+        f"{age_in_seconds(tables.connection.adapter, 'MAX(ended_at)')}{places} "
+        f"FROM (SELECT failures.*, ROW_NUMBER() OVER (PARTITION BY kind, cause ORDER BY task) AS place "
+        f"FROM ({failures}) failures) numbered GROUP BY kind, cause, host"
     )
-    rows = execute(tables.connection, sql, args).fetchall()
-    messages = _messages(tables, [str(row[8]) for row in rows])
-    groups = []
-    for kind, cause, amount, host_count, first_host, last_host, last_at, age, *found in rows:
-        named = tuple(str(task) for task in found if task is not None)
-        hosts = tuple(dict.fromkeys((first_host, last_host))) if 1 <= host_count <= 2 else ()
-        named_cause, message = _cause_id(str(cause)), messages.get(named[0], "")
-        seconds_ago = None if age is None else float(age)
-        groups.append(
-            ErrorGroup(
-                str(kind), named_cause, message, int(amount), named, hosts, int(host_count), last_at, seconds_ago
-            )
-        )
-    return groups
+    # By host, too: to count distinct ones for each cause, the database would sort them all.
+    parts: dict[tuple[str, str], list[tuple[Any, ...]]] = {}
+    for kind, cause, *part in execute(tables.connection, sql, args).fetchall():
+        parts.setdefault((str(kind), str(cause)), []).append(tuple(part))
+    groups = [_group(kind, cause, by_host) for (kind, cause), by_host in parts.items()]
+    messages = _messages(tables, [group.tasks[0] for group in groups])
+    groups = [replace(group, message=messages.get(group.tasks[0], "")) for group in groups]
+    return sorted(groups, key=lambda group: (-group.count, group.message, group.cause))
 
 
 def failed_tasks(tables: Tables, wanted: ErrorFilter | None = None) -> list[str]:
@@ -174,6 +169,23 @@ def _failures(tables: Tables, wanted: ErrorFilter) -> tuple[str, tuple[Any, ...]
         sql = f"SELECT * FROM ({sql}) any_cause WHERE cause IN ({', '.join(['%s'] * len(causes))})"
         args += causes
     return sql, tuple(args)
+
+
+def _group(kind: str, cause: str, by_host: Sequence[tuple[Any, ...]]) -> ErrorGroup:
+    """Sum up what the database counted for each host; the message is looked up later."""
+    hosts = sorted((-int(number), str(host)) for host, number, *_ in by_host if host is not None)
+    latest = max((part for part in by_host if part[2] is not None), key=lambda part: part[2], default=None)
+    return ErrorGroup(
+        kind,
+        _cause_id(cause),
+        "",
+        sum(int(part[1]) for part in by_host),
+        tuple(sorted(str(task) for part in by_host for task in part[4:] if task is not None)),
+        tuple(host for _, host in hosts) if len(hosts) <= _FEW_HOSTS else (),
+        len(hosts),
+        None if latest is None else latest[2],
+        None if latest is None else float(latest[3]),
+    )
 
 
 def _causes(tables: Tables, failures: str, args: Sequence[Any], wanted: str) -> list[str]:

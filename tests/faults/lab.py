@@ -206,7 +206,9 @@ class Lab:
 
     def wait_until(self, condition: Callable[[], bool], timeout: float = 120.0) -> None:
         """Wait, and show what the workers said if it was in vain."""
-        wait_until(condition, timeout, lambda: "\n".join(f"{worker.log.name}: {worker.said}" for worker in self.workers))
+        wait_until(
+            condition, timeout, lambda: "\n".join(f"{worker.log.name}: {worker.said}" for worker in self.workers)
+        )
 
     def results(self, tasks: Sequence[str]) -> int:
         """Return how many of these tasks have a result."""
@@ -235,9 +237,7 @@ class Lab:
         found = [attempt["state"] for attempt in attempts]
         assert found == list(states), [attempt["error"] for attempt in attempts]
 
-    def check(
-        self, tasks: Sequence[str], *, failed: Mapping[str, str] | None = None, micro_batches: int = 1
-    ) -> None:
+    def check(self, tasks: Sequence[str], *, failed: Mapping[str, str] | None = None, micro_batches: int = 1) -> None:
         """Assert what must be true after every fault.
 
         Parameters
@@ -297,7 +297,11 @@ def trained(pipeline: Any, task: str) -> Trained:
 def reference(pipeline: Any, task: str, *, micro_batches: int = 1) -> Trained:
     """Return the numbers of a training of this task that nothing happens to, in this process."""
     spec = pipeline.spec(task)
-    key = (spec.seed, spec.epoch_limit, micro_batches)  # what else differs between these tasks does not change the numbers
+    key = (
+        spec.seed,
+        spec.epoch_limit,
+        micro_batches,
+    )  # what else differs between these tasks does not change the numbers
     if key not in _REFERENCES:
         _REFERENCES[key] = _train(pipeline, spec, micro_batches)
     return _REFERENCES[key]

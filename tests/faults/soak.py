@@ -215,7 +215,7 @@ class Soak:
         self._set_full(False)
         deadline = time.monotonic() + DRAIN
         self._looked = float("inf")  # no more tasks
-        while self._unfinished() and time.monotonic() < deadline:
+        while self._ask(self._unfinished) and time.monotonic() < deadline:
             for _ in range(20):
                 self._keep_going()
         for worker in self._workers:
@@ -224,8 +224,10 @@ class Soak:
             worker.end(30)
 
     def _unfinished(self) -> list[str]:
-        jobs = self._ask(lambda: (self.lab.pipeline.TrainingResult.jobs & "status <> 'error'").to_dicts())
-        running = self._ask(lambda: (self.lab.pipeline.TrainingAttempt & "state = 'running'").to_dicts())
+        """Return the tasks that are queued or claimed."""
+        pipeline = self.lab.pipeline
+        jobs = (pipeline.TrainingResult.jobs & "status <> 'error'").to_dicts()
+        running = (pipeline.TrainingAttempt & "state = 'running'").to_dicts()
         return sorted({row["training_task_md5_hash"] for row in [*jobs, *running]})
 
     def _judge(self) -> None:

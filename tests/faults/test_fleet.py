@@ -28,7 +28,11 @@ def test_clocks_that_are_off_by_hours_matter_to_nobody(lab: Lab) -> None:
     assert [attempt["state"] for attempt in attempts] == ["finished", "finished"]
     assert len({attempt["worker"] for attempt in attempts}) == 2
     times = [attempt[name] for attempt in attempts for name in ("started_at", "heartbeat_at")]
-    times += list((lab.pipeline.TrainingResult & [{"training_task_md5_hash": task} for task in tasks]).to_arrays("utc_insert_time"))
+    times += list(
+        (lab.pipeline.TrainingResult & [{"training_task_md5_hash": task} for task in tasks]).to_arrays(
+            "utc_insert_time"
+        )
+    )
     assert (max(times) - min(times)).total_seconds() < HOUR / 2
     lab.check(tasks)
 
@@ -52,7 +56,10 @@ def test_32_workers_at_one_instant_waste_no_claim(lab: Lab) -> None:
         pipeline.connection.close()
     assert len({claim.task for claim in claims if claim is not None}) == 32
     assert len(lab.pipeline.TrainingAttempt()) == 32
-    assert Counter(job["status"] for job in lab.pipeline.TrainingResult.jobs.to_dicts()) == {"reserved": 32, "pending": 8}
+    assert Counter(job["status"] for job in lab.pipeline.TrainingResult.jobs.to_dicts()) == {
+        "reserved": 32,
+        "pending": 8,
+    }
     assert {claim.task for claim in claims if claim is not None} <= set(tasks)
 
 

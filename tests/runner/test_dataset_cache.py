@@ -397,6 +397,21 @@ def test_what_was_used_longest_ago_leaves_first(settings):
     assert copies(settings) == {digests["c"], digests["d"], "notes.txt"}
 
 
+def test_a_killed_worker_has_used_what_it_fetched(settings, workers):
+    settings = replace(settings, max_cache_bytes=2500)
+    digests = {name: put(settings, name, name.encode() * 1000) for name in "abc"}
+    cache = DatasetCache(settings)
+    for name in "ab":
+        cache.fetch(name, digests[name])
+        cache.release()
+    worker = workers("a", digests["a"], max_cache_bytes=2500)
+    worker.go_on()
+    assert worker.line() == str(settings.dataset_cache_dir / digests["a"])
+    worker.kill()
+    cache.fetch("c", digests["c"])
+    assert copies(settings) == {digests["a"], digests["c"]}
+
+
 def test_a_directory_counts_and_leaves_like_a_file(settings):
     sha256 = put_tree(settings)
     size = sum(path.stat().st_size for path in settings.dataset_dir.rglob("*") if path.is_file())

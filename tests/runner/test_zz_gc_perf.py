@@ -44,7 +44,7 @@ def test_perf(pipeline, capsys):
             (sd / b32((i,k))).write_bytes(b"x")
     execute(conn, "ANALYZE " + ("" if conn.adapter.backend == "postgresql" else "TABLE " + pipeline.TrainingResult.full_table_name))
     m0 = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    t = time.time(); f = find_leftovers(tables, pipeline.settings.model_save_dir); t1 = time.time() - t
+    c0=time.process_time(); t = time.time(); f = find_leftovers(tables, pipeline.settings.model_save_dir); t1 = time.time() - t; c1=time.process_time()-c0
     assert not f.leftovers
     m1 = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # orphans: N/2 checkpoints + N/2 blobs
@@ -53,8 +53,9 @@ def test_perf(pipeline, capsys):
         (sd / b32(("o", i))).write_bytes(b"x")
     for m in md5s[:2000]:
         (pipeline.settings.model_save_dir / f"{m}.1.pt").unlink()
-    t = time.time(); f = find_leftovers(tables, pipeline.settings.model_save_dir); t2 = time.time() - t
-    t = time.time(); r = remove_leftovers(tables, pipeline.settings.model_save_dir, f); t3 = time.time() - t
+    pf=__import__('cProfile').Profile(); c0=time.process_time(); t = time.time(); f = find_leftovers(tables, pipeline.settings.model_save_dir); t2 = time.time() - t; c2=time.process_time()-c0
+    import cProfile, pstats; pr=cProfile.Profile(); c0=time.process_time(); t = time.time(); r = remove_leftovers(tables, pipeline.settings.model_save_dir, f); t3 = time.time() - t; c3=time.process_time()-c0
     m2 = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with capsys.disabled():
+        print('cpu', c1, c2, c3); pass
         print(f"\n{conn.adapter.backend} N={N}: tidy scan {t1:.1f}s, scan with {len(f.leftovers)} leftovers {t2:.1f}s, removal {t3:.1f}s; {r.files} files {r.results} rows {len(r.errors)} errors kept {r.kept}; rss {m0/1024:.0f} -> {m1/1024:.0f} -> {m2/1024:.0f} MiB; load {os.getloadavg()}")

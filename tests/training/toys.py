@@ -128,6 +128,19 @@ class Classifier(nn.Module):
         return self.layer(torch.cat([x["left"], x["right"][0]], 1))
 
 
+class Tight(Net):
+    """Runs out of memory with more than `fits` examples at a time."""
+
+    def __init__(self, *args: Any, fits: int = 1, **params: Any) -> None:
+        super().__init__(*args, **params)
+        self.fits = fits
+
+    def forward(self, x: torch.Tensor) -> Any:
+        if len(x) > self.fits:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return super().forward(x)
+
+
 class Exploding(Net):
     """Returns what is not a number after so many training steps, which a buffer counts."""
 
@@ -297,7 +310,7 @@ PROVIDERS = (
         DatasetProvider(c.__name__, target=f"{HERE}:{c.__name__}")
         for c in (Linear, Poisoned, Classes, NoParams, Triple, Stated, Broken)
     ),
-    *(ModelProvider(c.__name__, target=f"{HERE}:{c.__name__}") for c in (Net, Lone, Classifier, Exploding, Remembering, Summarised)),
+    *(ModelProvider(c.__name__, target=f"{HERE}:{c.__name__}") for c in (Net, Lone, Classifier, Exploding, Remembering, Summarised, Tight)),
     *(
         TrainerProvider(c.__name__, target=f"{HERE}:{c.__name__}")
         for c in (OldTrainer, PicklingTrainer, ForgetfulTrainer, SubclassTrainer)
