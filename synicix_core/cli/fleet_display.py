@@ -75,6 +75,7 @@ class FleetLive:
         self._bottom = Bottom(stream)
         self._max_tasks = max_tasks
         self._states = {name: _State("starting") for name in workers}
+        self._reported: dict[str, int] = {}
         self._begun: float | None = None
         self._done = self._failed = self._waiting = 0
 
@@ -106,7 +107,10 @@ class FleetLive:
     def begun(self, worker: str, title: str, epoch_limit: int, pending: int) -> None:
         """Show that a worker begins a task; `pending` tasks were waiting then, this one included."""
         self._begun = time.monotonic() if self._begun is None else self._begun
-        self._waiting = max(pending - 1, 0)
+        # A worker counts now and then, and in between counts down what it takes itself, not what the others take.
+        counted_down = pending == self._reported.get(worker, 0) - 1
+        self._reported[worker] = pending
+        self._waiting = max((self._waiting if counted_down else pending) - 1, 0)
         self._states[worker].train(title, {"epoch_limit": epoch_limit})
         self._bottom.draw(self._present())
 

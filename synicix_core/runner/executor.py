@@ -30,6 +30,8 @@ def main() -> None:
     """Serve the supervisor at the other end of the descriptors named on the command line."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    # A worker of a fleet blocks both, and what a trainer starts would inherit that.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     faulthandler.enable()
     channel = Channel(int(sys.argv[1]), int(sys.argv[2]))
     tasks: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()

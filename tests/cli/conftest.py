@@ -25,6 +25,7 @@ RESULT: dict[str, Any] = {
     "regularization_loss_history": [0.0, 0.0, 0.0],
     "model_class_params_history": [],
     "model_save_path": "model.pt",
+    "code_sha256": "1" * 64,
     "model_sha256": "0" * 64,
     "train_seconds": 1.5,
     "provenance": {"host": "node7", "providers": [{"kind": "model", "provider": "toy-lab/Line", "version": "1.0"}]},

@@ -161,6 +161,17 @@ def test_each_worker_has_a_line_and_all_have_their_totals(screen, monkeypatch):
     assert screen.lines()[-1] == "[cuda:1] cccccccc: released: it is pending again"
 
 
+def test_what_is_pending_is_counted_over_all_workers(screen):
+    live = FleetLive(screen, ("1", "2"))
+    shown = []
+    # The first counts at its first and its fifth task, the second at its first; three of 20 are somebody else's.
+    for worker, pending in (("1", 20), ("2", 19), ("1", 19), ("2", 18), ("1", 18), ("2", 17), ("1", 17), ("1", 10)):
+        live.of(worker).task_started(TASK, CONFIGS, 1, pending)
+        shown.append(int(re.findall(r"(\d+) pending", screen.lines()[-1])[0]))
+        live.of(worker).task_finished(TASK, RESULT, 1.0)
+    assert shown == [20, 19, 18, 17, 16, 15, 14, 10]
+
+
 def test_more_workers_than_lines_leave_the_terminal_whole(screen, monkeypatch):
     monkeypatch.setenv("LINES", "8")
     live = FleetLive(screen, tuple(str(number) for number in range(1, 33)), max_tasks=3)

@@ -190,7 +190,7 @@ def test_several_workers_have_one_display_on_a_terminal(pipeline, project):
     assert code == 0, shown
     text = shown.decode()
     assert re.search(r"\[[12]\] \w{8}: Line on line.txt +\[\.+\] epoch 0/2", text)
-    assert "\x1b[3A\r\x1b[J" in text and "3 done, 0 failed, 1 pending" in text and "tasks a " in text
+    assert "\x1b[3A\r\x1b[J" in text and re.search(r"3 done, 0 failed, [1-3] pending, .* tasks a ", text)
     assert text.count("training runs on cpu (CPU)") == 1
     end = text.rpartition("\x1b[J")[2]
     assert "4 tasks trained in " in end and "by 2 workers: nothing is pending." in end

@@ -15,6 +15,8 @@ def synicix_datasets():
 @hookimpl
 def synicix_models():
     yield ModelProvider("Line", target="toy_lab.parts:Line", summary="A linear model")
+    yield ModelProvider("Slow", target="toy_lab.parts:Slow", summary="Takes its time")
+    yield ModelProvider("Tight", target="toy_lab.parts:Tight", summary="Runs out of memory with large batches")
     yield ModelProvider("NeedsMore", target="toy_lab.parts:NeedsMore", summary="Needs a parameter that nobody supplies")
     yield ModelProvider("Plodder", target="toy_lab.slow:Plodder", summary="A network with dropout that takes its time")
 

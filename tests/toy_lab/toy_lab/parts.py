@@ -1,5 +1,7 @@
-"""The toy lab's dataset, model and trainer."""
+"""The toy lab's dataset, models and trainer."""
 
+import errno
+import faulthandler
 import os
 import signal
 import time
@@ -8,6 +10,9 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.utils.data import Dataset
+
+from synicix_core.errors import DatasetError
+from synicix_core.training.contract import TrainingDiverged
 
 
 class Points(Dataset):
@@ -50,6 +55,31 @@ class NeedsMore(Line):
         super().__init__(input_shape, output_shape)
 
 
+class Slow(Line):
+    """Takes `seconds` for each batch."""
+
+    def __init__(self, input_shape, output_shape, seconds: float = 0.01):
+        super().__init__(input_shape, output_shape)
+        self.seconds = seconds
+
+    def forward(self, x):
+        time.sleep(self.seconds)
+        return super().forward(x)
+
+
+class Tight(Line):
+    """Runs out of memory with more than `fits` examples at a time."""
+
+    def __init__(self, input_shape, output_shape, fits: int = 1):
+        super().__init__(input_shape, output_shape)
+        self.fits = fits
+
+    def forward(self, x):
+        if len(x) > self.fits:
+            raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {len(x)} GiB.")
+        return super().forward(x)
+
+
 class Misbehaving:
     """A trainer without a context, in the old shape, that goes wrong in the way `how` names."""
 
@@ -73,6 +103,16 @@ class Misbehaving:
             raise SystemExit(3)
         if self.how == "die":
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.how == "crash":
+            faulthandler._sigsegv()
+        if self.how == "memory":
+            raise MemoryError
+        if self.how == "disk":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        if self.how == "diverge":
+            raise TrainingDiverged("training diverged", where="epoch 1", why="as asked")
+        if self.how == "data":
+            raise DatasetError("the file is not what it was", file="line.txt")
         if self.how == "sleep":
             time.sleep(self.seconds)
         if self.how == "unsaved":
