@@ -92,7 +92,9 @@ def _table(items: Sequence[Leftover]) -> str:
         ]
         if more := of_kind[_SHOWN:]:
             rows.append((noun, f"... and {len(more):,} more", _bytes(sum(item.size for item in more)), ""))
-    return format_table(("what", "name", "size", "why"), rows, left=("name", "why"), width=fit_width())
+    widest = max(len(size) for _, _, size, _ in rows)
+    aligned = [(noun, name, size.rjust(widest), why) for noun, name, size, why in rows]
+    return format_table(("what", "name", "size", "why"), aligned, left=("name", "size", "why"), width=fit_width())
 
 
 def _total(items: Sequence[Leftover]) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 from synicix_core.database.connection import STORE
 from synicix_core.database.dialect import now_utc, quote_table
+from synicix_core.database.quiet import quiet
 from synicix_core.database.reconnect import execute, transaction
 from synicix_core.errors import ConfigurationError, DatabaseUnavailable
 from synicix_core.tables.schema import SCHEMA_VERSION, VERSION_TABLE, Tables
@@ -164,7 +165,8 @@ def delete_results(tables: Tables, tasks: Sequence[str], is_gone: Callable[[Resu
         gone = [row.task for row in rows if is_gone(row)]
         if gone:
             listed = ", ".join(f"'{task}'" for task in gone)
-            (tables.TrainingResult & f"{_MD5} IN ({listed})").delete(transaction=False, prompt=False)
+            with quiet():
+                (tables.TrainingResult & f"{_MD5} IN ({listed})").delete(transaction=False, prompt=False)
     return gone
 
 

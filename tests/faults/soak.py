@@ -49,6 +49,8 @@ FROZEN = 1.5 * LEASE
 FULL = 2.0
 START_PAUSE = 2.0
 """Seconds between two starts of workers: importing torch takes as long on a slow core."""
+START = 120.0
+"""Seconds that the workers have to come up in, before the tasks are inserted and the faults begin."""
 DRAIN = 150.0
 """Seconds that the tasks have to come to an end in, once the faults are over."""
 
@@ -103,8 +105,10 @@ class Report:
     ----------
     faults : Counter
         Injected, by kind.
-    tasks, results, errors, planned_errors, attempts : int
+    tasks, results, errors, planned_errors : int
         Counts; `planned_errors` is how many tasks are made to end in an error.
+    attempts : Counter
+        By the state that they ended in.
     duplicates, lost, stuck, different, files : list of str
         What must not be: tasks that finished more than once, that have neither result nor error nor are queued, that did
         not come to an end, whose numbers are others than those of an undisturbed training; and files that gc leaves.
@@ -115,7 +119,7 @@ class Report:
     results: int = 0
     errors: int = 0
     planned_errors: int = 0
-    attempts: int = 0
+    attempts: Counter[str] = field(default_factory=Counter)
     duplicates: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     stuck: list[str] = field(default_factory=list)
@@ -131,10 +135,11 @@ class Report:
     def lines(self) -> list[str]:
         """Return it for people."""
         faults = ", ".join(f"{kind} {self.faults[kind]}" for kind in KINDS)
+        attempts = ", ".join(f"{state} {number}" for state, number in sorted(self.attempts.items()))
         lines = [
             f"faults injected: {self.faults.total()} ({faults})",
             f"tasks: {self.tasks}, results: {self.results}, errors: {self.errors} ({self.planned_errors} planned), "
-            f"attempts: {self.attempts}",
+            f"attempts: {self.attempts.total()} ({attempts})",
             f"duplicates: {len(self.duplicates)}, lost: {len(self.lost)}, stuck: {len(self.stuck)}, "
             f"files left: {len(self.files)}, weights different: {len(self.different)}",
         ]
@@ -163,18 +168,25 @@ class Soak:
         self._workers: list[Worker] = []
         self._frozen: dict[Worker, float] = {}
         self._full_until = 0.0
-        self._started = self._looked = float("-inf")
+        self._started = float("-inf")
+        self._looked = float("inf")
+        self._number = tasks
         self._tasks: dict[str, bool] = {}
-        self._insert(tasks)
 
     def run(self, faults: list[Fault]) -> Report:
         """Inject the faults, wait until all tasks are at their end, and look at what they left."""
-        begun = time.monotonic()
+        deadline = time.monotonic() + START
+        while len(self._ready()) < self._size and time.monotonic() < deadline:
+            self._keep_going()
+        self._insert(self._number)
+        begun = self._looked = time.monotonic()
         for fault in faults:
             while time.monotonic() - begun < fault.second:
                 self._keep_going()
-            if _STRIKES[fault.kind](self, fault.draw):
-                self.report.faults[fault.kind] += 1
+            # While there is nobody to strike, there are always connections.
+            kind = fault.kind if _STRIKES[fault.kind](self, fault.draw) else "connections cut"
+            if kind == fault.kind or self._cut(fault.draw):
+                self.report.faults[kind] += 1
         self._drain()
         self._judge()
         return self.report
@@ -238,7 +250,7 @@ class Soak:
         finished = Counter(row["training_task_md5_hash"] for row in attempts if row["state"] == "finished")
         report.tasks, report.results, report.errors = len(self._tasks), len(results), len(errors)
         report.planned_errors = sum(self._tasks.values())
-        report.attempts = len(attempts)
+        report.attempts = Counter(row["state"] for row in attempts)
         report.duplicates = [task for task, number in finished.items() if number > 1 or task in errors]
         report.stuck = self._unfinished()
         report.lost = sorted(set(self._tasks) - results - set(errors) - set(report.stuck))
@@ -265,9 +277,13 @@ class Soak:
         raise AssertionError("the database does not come back")
 
     def _choose(self, draw: float) -> Worker | None:
-        """Choose one of the workers that run and are not frozen."""
+        ready = self._ready()
+        return ready[int(draw * len(ready))] if ready else None
+
+    def _ready(self) -> list[Worker]:
+        """Return the workers that train or could, and are not frozen; one that is just starting has nothing to lose."""
         awake = [worker for worker in self._workers if worker.alive and worker not in self._frozen]
-        return awake[int(draw * len(awake))] if awake else None
+        return [worker for worker in awake if "training runs on" in worker.said]
 
     def _kill_supervisor(self, draw: float) -> bool:
         worker = self._choose(draw)

@@ -217,8 +217,8 @@ def test_attempts_hand_over_their_checkpoints(tmp_path: Path) -> None:
         return made, state
 
     first, _ = stopped(1, 4)
-    # Four batches are passed over; one more step, the end of the epoch, and three steps.
-    second, state = stopped(2, 9)
+    # Asked at four batches that are passed over, one step, two validation batches, the end of the epoch, three steps.
+    second, state = stopped(2, 11)
     assert state.has_checkpoint and state.epochs == 1
     assert not Path(first.checkpoint_path).exists() and Path(second.checkpoint_path).exists()
     # A third one that is stopped before it saved anything leaves the second one's.

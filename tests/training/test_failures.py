@@ -149,7 +149,9 @@ def test_equal_causes_whatever_the_numbers_and_different_ones_apart() -> None:
     assert cause(lambda: ours("a", 1)) != describe_failure(CheckpointError("the file is missing")).cause
 
 
-def test_a_cause_is_the_same_on_a_machine_with_other_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cause_is_the_same_on_a_machine_with_other_directories(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = []
     for name in ("one", "two"):
         (tmp_path / name / "their_lab").mkdir(parents=True)

@@ -60,7 +60,10 @@ def test_scaled_gradients_are_unscaled_once() -> None:
 
 
 def test_batches_are_cut_along_the_first_axis_whatever_their_nesting() -> None:
-    batch = ({"a": torch.arange(10).reshape(5, 2), "scale": torch.tensor(2.0), "name": list("abcde")}, [torch.arange(5)])
+    batch = (
+        {"a": torch.arange(10).reshape(5, 2), "scale": torch.tensor(2.0), "name": list("abcde")},
+        [torch.arange(5)],
+    )
     pieces = cut(batch, 2)
     assert [piece[1][0].tolist() for piece in pieces] == [[0, 1, 2], [3, 4]]
     assert [piece[0]["name"] for piece in pieces] == [["a", "b", "c"], ["d", "e"]]

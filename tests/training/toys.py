@@ -310,7 +310,10 @@ PROVIDERS = (
         DatasetProvider(c.__name__, target=f"{HERE}:{c.__name__}")
         for c in (Linear, Poisoned, Classes, NoParams, Triple, Stated, Broken)
     ),
-    *(ModelProvider(c.__name__, target=f"{HERE}:{c.__name__}") for c in (Net, Lone, Classifier, Exploding, Remembering, Summarised, Tight)),
+    *(
+        ModelProvider(c.__name__, target=f"{HERE}:{c.__name__}")
+        for c in (Net, Lone, Classifier, Exploding, Remembering, Summarised, Tight)
+    ),
     *(
         TrainerProvider(c.__name__, target=f"{HERE}:{c.__name__}")
         for c in (OldTrainer, PicklingTrainer, ForgetfulTrainer, SubclassTrainer)

@@ -1,9 +1,10 @@
 """What Python runs first in the workers of the fault tests: faults that cannot be had from outside a process.
 
-`FAULTS` names a directory. A file ``full-checkpoint`` or ``full-model`` in it makes the disk full for such files,
-with ``memory-kills`` the kernel kills something for want of memory all the time. `FAULT_CLOCK` puts the clock
-wrong by so many seconds, `FAULT_HOST` is what the machine is called, `FAULT_SLOW_COPY` is how many seconds each byte of a
-dataset takes to read, and `FAULT_WAIT` is how long a worker with nothing to do waits before it looks again.
+`FAULTS` names a directory. A file ``full-checkpoint`` or ``full-model`` in it makes the disk full for such files, with
+``memory-kills`` the kernel kills something for want of memory all the time. `FAULT_CLOCK` puts the clock wrong by so many
+seconds, for `time` everywhere and for `datetime` in the core. `FAULT_HOST` is what the machine is called, `FAULT_SLOW_COPY` how
+many seconds each byte of a dataset takes to read, and `FAULT_WAIT` how long a worker with nothing to do waits before it looks
+again.
 """
 
 import datetime
@@ -18,30 +19,34 @@ import time
 from pathlib import Path
 
 _PATCHES = {}
+"""What is done to a module, or to all modules of a package, once it is imported; by its name."""
 
 
 class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name not in _PATCHES:
+        patches = [patch for target, patch in _PATCHES.items() if f"{name}.".startswith(f"{target}.")]
+        if not patches or path is None:
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)
-        spec.loader = _Loader(spec.loader, _PATCHES[name])
+        if spec is not None:
+            spec.loader = _Loader(spec.loader, patches)
         return spec
 
 
-class _Loader(importlib.abc.Loader):
+class _Loader:
     """Loads a module as ever, and patches it afterwards."""
 
-    def __init__(self, loader, patch):
+    def __init__(self, loader, patches):
         self._loader = loader
-        self._patch = patch
+        self._patches = patches
 
-    def create_module(self, spec):
-        return self._loader.create_module(spec)
+    def __getattr__(self, name):
+        return getattr(self._loader, name)
 
     def exec_module(self, module):
         self._loader.exec_module(module)
-        self._patch(module)
+        for patch in self._patches:
+            patch(module)
 
 
 def _fill_disks(faults):
@@ -81,11 +86,12 @@ def _set_clock(offset):
         def now(cls, tz=None):
             return real.now(tz) + datetime.timedelta(seconds=offset)
 
-        @classmethod
-        def utcnow(cls):
-            return real.now(datetime.UTC).replace(tzinfo=None) + datetime.timedelta(seconds=offset)
+    def set_clock(module):
+        # Not for everybody: libraries in C take the class in `datetime` for the one that they know.
+        if getattr(module, "datetime", None) is real:
+            module.datetime = Wrong
 
-    datetime.datetime = Wrong
+    _PATCHES["synicix_core"] = set_clock
 
 
 def _slow_down_reading(seconds):
