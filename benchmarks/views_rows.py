@@ -98,7 +98,9 @@ def fill(pipeline: Any) -> dict[str, int]:
     for table in (task, attempt, result, tables.jobs_name):
         execute(connection, f"VACUUM ANALYZE {table}" if postgres else f"ANALYZE TABLE {table}").close()
     counts = {"tasks": task, "results": result}
-    found = {name: int(execute(connection, f"SELECT COUNT(*) FROM {table}").fetchone()[0]) for name, table in counts.items()}
+    found = {
+        name: int(execute(connection, f"SELECT COUNT(*) FROM {table}").fetchone()[0]) for name, table in counts.items()
+    }
     failed = execute(connection, f"SELECT COUNT(*) FROM {tables.jobs_name} WHERE status = 'error'").fetchone()[0]
     return found | {"errors": int(failed)}
 

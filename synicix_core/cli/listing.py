@@ -1,34 +1,34 @@
-"""Results as rows with columns: joined with their configs, one listing for each score, sorted and grouped."""
+"""Results as rows with columns: joined with their configs, one listing for each score, in the order asked for."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections import ChainMap
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from synicix_core.cli.config_columns import RESULT_COLUMNS, short_provider
 from synicix_core.cli.where import Condition, ConfigView
 
 if TYPE_CHECKING:
+    from synicix_core.pipeline import Pipeline
     from synicix_core.registry import Registry
-    from synicix_core.tables.overview import ResultRow
+    from synicix_core.tables.overview_results import Order, ResultRow, Selection
+    from synicix_core.tables.schema import Tables
+    from synicix_core.training.staleness import StaleReport
 
 __all__ = [
+    "CONFIGS",
     "Entry",
-    "Group",
     "Listing",
     "Score",
-    "distinct_values",
-    "group_listing",
-    "make_listings",
-    "sort_entries",
-    "varying",
+    "find_listings",
+    "read_entries",
+    "sort_listing",
 ]
 
 CONFIGS = ("dataset", "model", "training")
+"""The kinds of configs, in the order of their columns."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,14 @@ class Entry:
         The columns of its configs by full name; its maps are those of the three configs.
     ceiling : float or None
         The noise ceiling of its dataset for its score.
+    stale : tuple of str
+        Where stale results were asked for: the providers whose source files have changed.
     """
 
     result: ResultRow
     config: ChainMap[str, Any]
     ceiling: float | None = None
+    stale: tuple[str, ...] = ()
 
     @property
     def of_ceiling(self) -> float | None:
@@ -92,179 +95,151 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Group:
-    """Results that agree in the columns they are grouped by.
+class Listing:
+    """The results of one score, which stay in the database until they are read.
 
     Attributes
     ----------
-    values : dict
-        Those columns by full name.
-    entries : tuple of Entry
-        The results, best first.
+    tables : Tables
+        Where they are.
+    view : ConfigView
+        All configs.
+    score : Score
+        What ranks them.
+    selection : Selection
+        Which they are.
+    order : Order
+        How they are sorted.
+    total : int
+        How many there are.
+    stale : StaleReport, optional
+        Where only stale results are listed: why they are.
     """
 
-    values: dict[str, Any]
-    entries: tuple[Entry, ...]
+    tables: Tables
+    view: ConfigView
+    score: Score
+    selection: Selection
+    order: Order
+    total: int
+    stale: StaleReport | None = None
 
-    @property
-    def scores(self) -> list[float]:
-        """The scores that are numbers."""
-        return [entry.result.score for entry in self.entries if entry.result.score is not None]
-
-    @property
-    def mean(self) -> float | None:
-        """Mean of the scores."""
-        return math.fsum(self.scores) / len(self.scores) if self.scores else None
-
-    @property
-    def sem(self) -> float | None:
-        """Standard error of the mean: the sample's standard deviation over the root of its size; None for one score."""
-        scores, mean = self.scores, self.mean
-        if mean is None or len(scores) < 2:
-            return None
-        return math.sqrt(math.fsum((score - mean) ** 2 for score in scores) / (len(scores) - 1) / len(scores))
-
-    @property
-    def of_ceiling(self) -> float | None:
-        """Mean of the scores as fractions of their noise ceilings."""
-        fractions = [entry.of_ceiling for entry in self.entries if entry.of_ceiling is not None]
-        return math.fsum(fractions) / len(fractions) if fractions else None
+    def configs(self) -> dict[str, frozenset[str]]:
+        """Return the md5s of the configs that its results may be of, by kind."""
+        return {kind: self.selection.configs.get(kind, frozenset(self.view.flat[kind])) for kind in CONFIGS}
 
 
 @dataclass(frozen=True)
-class Listing:
-    """The results of one score.
-
-    Attributes
-    ----------
-    score : Score
-        What ranks them.
-    entries : tuple of Entry
-        All of them.
-    groups : tuple of Group, optional
-        The same in groups, where groups were asked for.
-    grouped_by : tuple of str
-        Full names of the columns by which they are grouped.
-    """
+class _Candidate:
+    """A score, and the training configs that have it."""
 
     score: Score
-    entries: tuple[Entry, ...]
-    groups: tuple[Group, ...] | None = None
-    grouped_by: tuple[str, ...] = ()
+    trainings: set[str] = field(default_factory=set)
 
 
-def make_listings(
-    results: Iterable[ResultRow],
+def find_listings(
+    pipeline: Pipeline,
     view: ConfigView,
-    registry: Registry,
-    ceilings: Mapping[str, Mapping[str, float]],
     conditions: Sequence[Condition] = (),
+    restriction: str = "",
+    stale: StaleReport | None = None,
 ) -> list[Listing]:
-    """Join results with their configs, one listing for each score; `sort_entries` sorts them.
+    """Return one listing for each score that results have, sorted by score, the best first.
 
     Parameters
     ----------
-    results : iterable of ResultRow
-        The results.
+    pipeline : Pipeline
+        Where the results are.
     view : ConfigView
-        Their configs.
-    registry : Registry
-        Says in which direction a score is better.
-    ceilings : mapping
-        ``{md5 of a DatasetConfig: {metric name: noise ceiling}}``.
+        All configs.
     conditions : sequence of Condition
         What the results have to meet.
+    restriction : str
+        SQL of a query that yields the md5s of the tasks to choose from.
+    stale : StaleReport, optional
+        Where given, only stale results are listed.
     """
-    scores: dict[str, Score] = {}
-    found: dict[str, list[Entry]] = {}
-    for result in results:
-        metrics = view.rows["training"][result.training]["metrics"]
-        provider = metrics[0]["provider"]
-        score = scores.get(provider) or scores.setdefault(provider, _score(provider, registry))
-        parts: list[Any] = [view.flat[kind][getattr(result, kind)] for kind in reversed(CONFIGS)]
-        config: ChainMap[str, Any] = ChainMap(*parts)
-        entry = Entry(result, config, ceilings.get(result.dataset, {}).get(score.metric))
-        if all(condition.holds(entry.get(condition.column)) for condition in conditions):
-            found.setdefault(provider, []).append(entry)
-    return [Listing(scores[provider], tuple(entries)) for provider, entries in sorted(found.items())]
+    from synicix_core.tables.overview_configs import noise_ceilings
+    from synicix_core.tables.overview_results import Order, Selection, count_results
+    from synicix_core.tables.result_columns import Comparison
+
+    comparisons = tuple(Comparison(c.column, c.sign, c.value) for c in conditions if c.column in RESULT_COLUMNS)
+    codes = None if stale is None else frozenset(stale.codes)
+    chosen = Selection(comparisons=comparisons, restriction=restriction, codes=codes)
+    for condition in conditions:
+        if condition.column not in RESULT_COLUMNS:
+            kind, md5s = view.matching(condition)
+            chosen = chosen.among(kind, frozenset(md5s))
+    ceilings = noise_ceilings(pipeline.tables, chosen.configs.get("dataset", frozenset(view.rows["dataset"])))
+    candidates = _candidates(view, pipeline.registry)
+    listings = []
+    for candidate in candidates:
+        selection = replace(chosen, ceilings=_ceilings(ceilings, candidate.score))
+        if len(candidates) > 1:
+            selection = selection.among("training", frozenset(candidate.trainings))
+        if total := count_results(pipeline.tables, selection):
+            order = Order("score", candidate.score.higher_is_better)
+            listings.append(Listing(pipeline.tables, view, candidate.score, selection, order, total, stale))
+    return listings
 
 
-def sort_entries(
-    entries: Iterable[Entry], score: Score, column: str = "score", *, reverse: bool = False
-) -> list[Entry]:
+def sort_listing(listing: Listing, column: str, *, reverse: bool = False) -> Listing:
     """Sort by a column: scores best first, anything else upward; what has no value comes last.
 
     Parameters
     ----------
-    entries : iterable of Entry
+    listing : Listing
         What to sort.
-    score : Score
-        Says which scores are better.
     column : str
         Full name of the column.
     reverse : bool
         Whether to turn the order round.
     """
-    downward = reverse != (column in ("score", "of_ceiling") and score.higher_is_better)
-    ordered = sorted(entries, key=lambda entry: entry.result.task)
-    with_value = [entry for entry in ordered if entry.get(column) is not None]
-    without = [entry for entry in ordered if entry.get(column) is None]
-    return sorted(with_value, key=lambda entry: _sortable(entry.get(column)), reverse=downward) + without
+    from synicix_core.tables.overview_results import Order
+
+    if column in RESULT_COLUMNS:
+        best_first = column in ("score", "of_ceiling") and listing.score.higher_is_better
+        return replace(listing, order=Order(column, reverse != best_first))
+    kind = listing.view.kind_of(column)
+    values = {md5: columns.get(column) for md5, columns in listing.view.flat[kind].items()}
+    distinct = {_sortable(value) for value in values.values() if value is not None}
+    places = {key: place for place, key in enumerate(sorted(distinct, reverse=reverse))}
+    by_config = {md5: len(places) if value is None else places[_sortable(value)] for md5, value in values.items()}
+    return replace(listing, order=Order(kind=kind, places=by_config))
 
 
-def group_listing(listing: Listing, columns: Sequence[str], *, reverse: bool = False) -> Listing:
-    """Return a listing with groups of the results that agree in `columns`, sorted by their mean score, the best first.
+def read_entries(listing: Listing, limit: int | None = None, *, with_scores: bool = False) -> Iterator[list[Entry]]:
+    """Yield the results of a listing in its order, in pages."""
+    from synicix_core.tables.overview_results import read_pages
 
-    Parameters
-    ----------
-    listing : Listing
-        What to group.
-    columns : sequence of str
-        Full names.
-    reverse : bool
-        Whether the worst group comes first.
-    """
-    members: dict[str, list[Entry]] = {}
-    for entry in listing.entries:
-        members.setdefault(repr([entry.get(column) for column in columns]), []).append(entry)
-    groups = [
-        Group({column: entries[0].get(column) for column in columns}, tuple(sort_entries(entries, listing.score)))
-        for entries in members.values()
-    ]
-    sign = -1 if listing.score.higher_is_better != reverse else 1
-    groups.sort(key=lambda group: (group.mean is None, sign * (group.mean or 0.0)))
-    return dataclasses.replace(listing, groups=tuple(groups), grouped_by=tuple(columns))
+    flat = listing.view.flat
+    codes = listing.stale.codes if listing.stale else {}
+    pages = read_pages(listing.tables, listing.selection, listing.order, limit=limit, with_scores=with_scores)
+    for page in pages:
+        entries = []
+        for result in page:
+            parts: list[Any] = [flat[kind].get(getattr(result, kind)) for kind in reversed(CONFIGS)]
+            # A config that was added while this command read them has no column to show.
+            if None not in parts:
+                ceiling = listing.selection.ceilings.get(result.dataset)
+                changed = tuple(change.provider for change in codes.get(result.code, ()))
+                entries.append(Entry(result, ChainMap(*parts), ceiling, changed))
+        yield entries
 
 
-def varying(entries: Sequence[Entry], names: Iterable[str]) -> tuple[list[str], dict[str, Any]]:
-    """Tell the columns whose values differ between entries from those that are the same in all.
-
-    Returns
-    -------
-    list of str, dict
-        Names of the columns that differ, and the others with their value; a parameter that no entry sets is left out.
-    """
-    differ, same = [], {}
-    for name, values in distinct_values(entries, names).items():
-        if len(values) > 1:
-            differ.append(name)
-        elif values and values[0] is not None:
-            same[name] = values[0]
-    return differ, same
+def _candidates(view: ConfigView, registry: Registry) -> list[_Candidate]:
+    """Return the scores that training configs have, sorted by name."""
+    found: dict[str, _Candidate] = {}
+    for md5, row in view.rows["training"].items():
+        provider = row["metrics"][0]["provider"]
+        if provider not in found:
+            found[provider] = _Candidate(_score(provider, registry))
+        found[provider].trainings.add(md5)
+    return [found[provider] for provider in sorted(found)]
 
 
-def distinct_values(entries: Iterable[Entry], names: Iterable[str]) -> dict[str, list[Any]]:
-    """Return the values that columns of configs have among entries; none for a column that they do not have."""
-    # Configs are few and results many, so each config is looked at once. No two kinds share a column.
-    kinds: list[dict[int, Mapping[str, Any]]] = [{} for _ in CONFIGS]
-    for entry in entries:
-        for configs, config in zip(kinds, entry.config.maps, strict=True):
-            configs[id(config)] = config
-    found: dict[str, list[Any]] = {}
-    for name in names:
-        having = next((configs.values() for configs in kinds if any(name in config for config in configs.values())), ())
-        found[name] = list({repr(config.get(name)): config.get(name) for config in having}.values())
-    return found
+def _ceilings(stated: Mapping[str, Mapping[str, float]], score: Score) -> dict[str, float]:
+    return {dataset: values[score.metric] for dataset, values in stated.items() if score.metric in values}
 
 
 def _score(provider: str, registry: Registry) -> Score:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from typing import TYPE_CHECKING
 
@@ -13,8 +12,10 @@ from synicix_core.cli.project import Command, Place, json_option, pass_place, wh
 
 if TYPE_CHECKING:
     from synicix_core.cli.listing import Listing
+    from synicix_core.cli.result_groups import GroupedListing
     from synicix_core.cli.where import ConfigView
     from synicix_core.pipeline import Pipeline
+    from synicix_core.training.staleness import StaleReport
 
 __all__ = ["results"]
 
@@ -24,6 +25,7 @@ _SHOWN_ON_A_TERMINAL = 50
 @click.command(cls=Command)
 @click.option("--sort", metavar="COLUMN", default="score", help="Sort by this column; -COLUMN turns the order round.")
 @where_option
+@click.option("--stale", is_flag=True, help="Only results whose providers' source files have changed since.")
 @click.option("--group-by", metavar="COLUMNS", help="Show mean ± s.e.m. of the score by these columns: dataset,model.")
 @click.option("--over", metavar="COLUMNS", help="Show mean ± s.e.m. over these columns, such as seed, by all others.")
 @click.option(
@@ -37,6 +39,7 @@ def results(
     place: Place,
     sort: str,
     conditions: tuple[str, ...],
+    stale: bool,
     group_by: str | None,
     over: str | None,
     limit: int | None,
@@ -49,8 +52,9 @@ def results(
     There is a column for every parameter in which the shown results differ; what is the same in all is said once. The
     score is the first metric of the training config on the test tier.
     """
-    from synicix_core.cli import results_data, results_text
+    from synicix_core.cli import results_csv, results_data, results_text
     from synicix_core.cli.where import read_configs
+    from synicix_core.training.staleness import find_stale
 
     if group_by and over:
         raise click.UsageError("Give --group-by or --over, not both.")
@@ -58,51 +62,51 @@ def results(
         raise click.UsageError("Give --json or --csv, not both.")
     pipeline = place.pipeline()
     view = read_configs(pipeline)
-    listings = _listings(pipeline, view, conditions)
-    listings = [_arrange(listing, view, sort, group_by, over) for listing in listings]
+    report = find_stale(pipeline.tables, pipeline.registry) if stale else None
+    listings = _listings(pipeline, view, conditions, sort, report)
     if limit is None and sys.stdout.isatty() and not as_json:
         limit = _SHOWN_ON_A_TERMINAL
-    if csv_file:
-        results_data.write_csv(csv_file, pipeline, listings, view.columns)
-    elif as_json and list_columns:
-        print_json({"columns": results_data.columns(listings, view.columns)})
+    limit = limit or None
+    if report and report.unknown and not as_json:
+        click.echo(f"These cannot be compared here: {', '.join(report.unknown)}.", err=True)
+    if list_columns:
+        columns = results_data.columns(listings, view.columns)
+        print_json({"columns": columns}) if as_json else click.echo(results_text.columns(columns))
+    elif group_by or over:
+        best_of = None if csv_file else limit
+        grouped = [_group(listing, group_by, over, sort.startswith("-"), best_of) for listing in listings]
+        if csv_file:
+            results_csv.write_groups(csv_file, grouped)
+        elif as_json:
+            results_data.print_groups(grouped, limit, report)
+        else:
+            click.echo(results_text.groups(grouped, limit))
+    elif csv_file:
+        results_csv.write_results(csv_file, listings)
     elif as_json:
-        print_json({"listings": results_data.listings(pipeline, listings, view.columns, limit or None)})
-    elif list_columns:
-        click.echo(results_text.columns(results_data.columns(listings, view.columns)))
+        results_data.print_results(listings, limit, report)
     else:
-        click.echo(results_text.page(listings, view.columns, limit or None))
+        for text in results_text.results(listings, limit):
+            click.echo(text)
 
 
-def _listings(pipeline: Pipeline, view: ConfigView, texts: tuple[str, ...]) -> list[Listing]:
-    from synicix_core.cli.listing import make_listings
+def _listings(
+    pipeline: Pipeline, view: ConfigView, texts: tuple[str, ...], sort: str, report: StaleReport | None
+) -> list[Listing]:
+    from synicix_core.cli.listing import find_listings, sort_listing
     from synicix_core.cli.where import split_conditions, sql_restriction
-    from synicix_core.tables.overview import list_results, noise_ceilings
-
-    conditions, sql = split_conditions(texts, view.columns)
-    rows = list_results(pipeline.tables, sql_restriction(pipeline, sql, texts))
-    # A config that was added while this command read them has no result to show yet.
-    rows = [row for row in rows if row.training in view.rows["training"] and row.model in view.rows["model"]]
-    rows = [row for row in rows if row.dataset in view.rows["dataset"]]
-    ceilings = noise_ceilings(pipeline.tables, sorted({row.dataset for row in rows}))
-    return make_listings(rows, view, pipeline.registry, ceilings, conditions)
-
-
-def _arrange(listing: Listing, view: ConfigView, sort: str, group_by: str | None, over: str | None) -> Listing:
-    """Sort and group one listing as the options say."""
-    from synicix_core.cli.listing import group_listing, sort_entries, varying
 
     column, reverse = view.columns.require(sort.removeprefix("-")), sort.startswith("-")
-    entries = sort_entries(listing.entries, listing.score, column, reverse=reverse)
-    listing = dataclasses.replace(listing, entries=tuple(entries))
-    if group_by:
-        return group_listing(listing, _names(view, group_by), reverse=reverse)
-    if over:
-        averaged = _names(view, over)
-        differ, _ = varying(entries, view.columns.full)
-        return group_listing(listing, [name for name in differ if name not in averaged], reverse=reverse)
-    return listing
+    conditions, sql = split_conditions(texts, view.columns)
+    found = find_listings(pipeline, view, conditions, sql_restriction(pipeline, sql, texts), report)
+    return [sort_listing(listing, column, reverse=reverse) for listing in found]
 
 
-def _names(view: ConfigView, text: str) -> list[str]:
-    return [view.columns.require(name) for name in text.split(",") if name.strip()]
+def _group(
+    listing: Listing, group_by: str | None, over: str | None, reverse: bool, best_of: int | None
+) -> GroupedListing:
+    from synicix_core.cli.result_groups import group_listing, group_over
+
+    columns = listing.view.columns
+    names = [columns.require(name) for name in (group_by or over or "").split(",") if name.strip()]
+    return (group_listing if group_by else group_over)(listing, names, reverse=reverse, limit=best_of)

@@ -3,39 +3,48 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from synicix_core.cli.config_columns import PROVIDERS, Columns, short_provider
-from synicix_core.cli.listing import Group, Listing, varying
+from synicix_core.cli.config_columns import PROVIDERS, short_provider
+from synicix_core.cli.config_values import distinct_values, entry_configs, used_values, varying
+from synicix_core.cli.listing import Entry, Listing, read_entries
+from synicix_core.cli.result_groups import Group, GroupedListing, shared_values
 from synicix_core.cli.text_table import fit_width, format_table
 from synicix_core.cli.wording import count, duration, number, percent, value_text
 
-__all__ = ["columns", "page"]
+__all__ = ["columns", "groups", "results"]
 
 _PLAIN_WIDTH = 100
+_ONE_TABLE = 2000
+_STATUSES = ("completed", "early_stopped", "diverged", "no_test")
 
 
-def page(listings: Sequence[Listing], names: Columns, limit: int | None) -> str:
-    """Return listings as text.
+def results(listings: Sequence[Listing], limit: int | None) -> Iterator[str]:
+    """Yield listings as text, piece by piece; what is said once stands above the rows that are shown.
 
     Parameters
     ----------
     listings : sequence of Listing
         One for each score.
-    names : Columns
-        What to call the columns.
     limit : int or None
         The most rows of each.
     """
-    if not listings:
-        return "There are no results yet, or none that meet the conditions. To train, run: synicix-run populate"
-    parts = []
-    if len(listings) > 1:
-        parts.append(f"{len(listings)} different scores, which cannot be compared; one table for each.")
-    for listing in listings:
-        parts.append(_groups(listing, names, limit) if listing.groups is not None else _results(listing, names, limit))
-    return "\n\n".join(parts)
+    yield from _opening(listings)
+    for index, listing in enumerate(listings):
+        if index:
+            yield ""
+        if limit is None and listing.total > _ONE_TABLE:
+            yield from _long_table(listing)
+        else:
+            yield _table(listing, limit)
+
+
+def groups(listings: Sequence[GroupedListing], limit: int | None) -> str:
+    """Return listings in groups as text, with at most `limit` groups of each."""
+    tables = "\n\n".join(_groups(grouped, limit) for grouped in listings)
+    return "\n".join([*_opening(listings), *([tables] if listings else [])])
 
 
 def columns(found: Sequence[Mapping[str, Any]]) -> str:
@@ -49,64 +58,118 @@ def columns(found: Sequence[Mapping[str, Any]]) -> str:
     return format_table(header, rows, width=fit_width())
 
 
-def _results(listing: Listing, names: Columns, limit: int | None) -> str:
-    shown = listing.entries[:limit]
-    differ, same = varying(shown, names.full)
-    config = _in_order(differ, single=len(shown) == 1)
-    ceiling = any(entry.ceiling is not None for entry in shown)
+def _opening(listings: Sequence[Any]) -> Iterator[str]:
+    if not listings:
+        yield "There are no results yet, or none that meet the conditions. To train, run: synicix-run populate"
+    if len(listings) > 1:
+        yield f"{len(listings)} different scores, which cannot be compared; one table for each.\n"
+
+
+def _table(listing: Listing, limit: int | None) -> str:
+    names = listing.view.columns
+    shown = [entry for page in read_entries(listing, limit) for entry in page]
+    differ, same = varying(entry_configs(shown), names.full)
     statuses = {entry.result.status for entry in shown}
-    header = ["task", *map(names.short, config), listing.score.metric, *(["of ceiling"] if ceiling else [])]
-    header += [*(["status"] if len(statuses) > 1 else []), "epochs", "time"]
-    rows = []
-    for entry in shown:
-        result = entry.result
-        row = [result.task[:8], *(_text(name, entry.config.get(name)) for name in config), number(result.score)]
-        row += [*([percent(entry.of_ceiling)] if ceiling else []), *([result.status] if len(statuses) > 1 else [])]
-        rows.append([*row, str(result.epochs), duration(result.seconds)])
+    changed = {entry.stale for entry in shown}
+    form = _Form(
+        listing,
+        tuple(_in_order(differ, single=len(shown) == 1)),
+        ceiling=any(entry.ceiling is not None for entry in shown),
+        status=len(statuses) > 1,
+        changed=len(changed) > 1,
+    )
+    said = {name: value for name, value in same.items() if name not in form.config}
     if len(statuses) == 1:
-        same["status"] = next(iter(statuses))
-    said = {name: value for name, value in same.items() if name not in config}
-    table = format_table(header, rows, left=("task",), width=fit_width())
-    return "\n".join([*_head(listing, names, said), table, *_foot(len(listing.entries) - len(shown))])
+        said["status"] = next(iter(statuses))
+    if listing.stale and len(changed) == 1:
+        said["changed"] = " ".join(next(iter(changed)))
+    table = format_table(form.header(), [form.row(entry) for entry in shown], left=("task",), width=fit_width())
+    return "\n".join([*_head(listing, said), table, *_foot(listing.total - len(shown))])
 
 
-def _groups(listing: Listing, names: Columns, limit: int | None) -> str:
-    groups = listing.groups or ()
-    shown = groups[:limit]
-    _, same = varying([entry for group in shown for entry in group.entries], names.full)
+def _long_table(listing: Listing) -> Iterator[str]:
+    """Yield a table without holding its rows: its columns are those that differ in all, and wide enough for all."""
+    names = listing.view.columns
+    used = used_values([listing])
+    values = distinct_values(used, names.full)
+    differ, same = varying(used, names.full)
+    form = _Form(
+        listing, tuple(_in_order(differ, single=False)), bool(listing.selection.ceilings), True, bool(listing.stale)
+    )
+    widest = form.widest(values)
+    yield "\n".join(_head(listing, same))
+    for index, page in enumerate(read_entries(listing)):
+        rows = [form.row(entry) for entry in page]
+        lines = format_table(form.header(), [*widest, *rows], left=("task",), width=fit_width()).splitlines()
+        # The rows that only set the widths are left out, and after the first page the header is.
+        yield "\n".join([*lines[: 1 if index == 0 else 0], *lines[1 + len(widest) :]])
+
+
+@dataclass(frozen=True)
+class _Form:
+    """Which columns a table of results has beside the task, the score, the epochs and the time."""
+
+    listing: Listing
+    config: tuple[str, ...]
+    ceiling: bool
+    status: bool
+    changed: bool
+
+    def header(self) -> list[str]:
+        names = map(self.listing.view.columns.short, self.config)
+        optional = {"of ceiling": self.ceiling, "status": self.status, "changed": self.changed}
+        shown = [name for name, flag in optional.items() if flag]
+        return ["task", *names, self.listing.score.metric, *shown, "epochs", "time"]
+
+    def row(self, entry: Entry) -> list[str]:
+        result = entry.result
+        cells = [_text(name, entry.config.get(name)) for name in self.config]
+        optional = [*([percent(entry.of_ceiling)] if self.ceiling else []), *([result.status] if self.status else [])]
+        optional += [" ".join(entry.stale)] if self.changed else []
+        return [result.task[:8], *cells, number(result.score), *optional, str(result.epochs), duration(result.seconds)]
+
+    def widest(self, values: Mapping[str, Sequence[Any]]) -> list[list[str]]:
+        """Return two rows that set widths and alignment: of each column the widest cell, and one that is no number."""
+        texts = [[_text(name, value) for value in values[name]] for name in self.config]
+        codes = self.listing.stale.codes.values() if self.listing.stale else ()
+        changed = [" ".join(change.provider for change in changes) for changes in codes]
+        optional = [*([["1000.0%"]] if self.ceiling else []), *([list(_STATUSES)] if self.status else [])]
+        optional += [changed] if self.changed else []
+        columns = [["0" * 8], *texts, ["-1.234e-05"], *optional, ["0" * 6], ["59 min 59 s"]]
+        longest = [max(cells, key=len) for cells in columns]
+        odd = [max(cells, key=lambda cell: cell != "-" and not cell.lstrip("-.")[:1].isdigit()) for cells in columns]
+        return [longest, odd]
+
+
+def _groups(grouped: GroupedListing, limit: int | None) -> str:
+    listing, names = grouped.listing, grouped.listing.view.columns
+    shown = grouped.groups[:limit]
+    inside, same = shared_values(grouped, shown)
     ceiling = any(group.of_ceiling is not None for group in shown)
-    header = [*map(names.short, listing.grouped_by), "n", f"{listing.score.metric} ± s.e.m."]
+    header = [*map(names.short, grouped.grouped_by), "n", f"{listing.score.metric} ± s.e.m."]
     header += [*(["of ceiling"] if ceiling else []), "best", "task"]
     rows = []
     for group in shown:
-        best = group.entries[0].result
-        row = [_text(name, value) for name, value in group.values.items()] + [str(len(group.scores)), _mean(group)]
-        rows.append([*row, *([percent(group.of_ceiling)] if ceiling else []), number(best.score), best.task[:8]])
-    said = {name: value for name, value in same.items() if name not in listing.grouped_by}
+        row = [_text(name, value) for name, value in group.values.items()] + [str(group.n), _mean(group)]
+        row += [*([percent(group.of_ceiling)] if ceiling else []), number(group.best), (group.best_task or "-")[:8]]
+        rows.append(row)
+    said = {name: value for name, value in same.items() if name not in grouped.grouped_by}
     table = format_table(header, rows, left=("task",), width=fit_width())
-    averaged = _averaged(shown, listing.grouped_by, names)
-    return "\n".join([*_head(listing, names, said), *averaged, table, *_foot(len(groups) - len(shown))])
+    # Over what the means are taken: the columns that differ inside some group.
+    averaged = [f"Mean over {', '.join(map(names.short, inside))}."] if inside else []
+    return "\n".join([*_head(listing, said), *averaged, table, *_foot(len(grouped.groups) - len(shown))])
 
 
 def _foot(left: int) -> list[str]:
     return [f"{left:,} more; show all with --limit 0"] if left else []
 
 
-def _averaged(groups: Sequence[Group], header: Sequence[str], names: Columns) -> list[str]:
-    """Say over what the means are taken: the columns that differ inside some group."""
-    inside: dict[str, None] = {}
-    for group in groups:
-        differ, _ = varying(group.entries, [name for name in names.full if name not in header])
-        inside |= dict.fromkeys(differ)
-    return [f"Mean over {', '.join(map(names.short, inside))}."] if inside else []
-
-
-def _head(listing: Listing, names: Columns, same: Mapping[str, Any]) -> list[str]:
-    score = listing.score
+def _head(listing: Listing, same: Mapping[str, Any]) -> list[str]:
+    score, names = listing.score, listing.view.columns
     order = "more is better" if score.higher_is_better else "less is better"
-    lines = [f"{count(len(listing.entries), 'result')}, score {score.metric} ({order}) on the test tier."]
+    lines = [f"{count(listing.total, 'result')}, score {score.metric} ({order}) on the test tier."]
     if score.note:
-        lines = [f"{count(len(listing.entries), 'result')}, score {score.metric} on the test tier.", score.note]
+        lines = [f"{count(listing.total, 'result')}, score {score.metric} on the test tier.", score.note]
     if same:
         listed = [f"{names.short(name)} = {_text(name, value)}" for name, value in same.items()]
         # Spaces that hold together, so that lines break between parameters.

@@ -41,7 +41,9 @@ def show(place: Place, task: str, as_json: bool) -> None:
 
 
 def _gather(pipeline: Pipeline, task: str) -> dict[str, Any]:
-    from synicix_core.tables.overview import CONFIG_KINDS, attempts_of, result_of, state_of
+    from synicix_core.tables.overview import attempts_of, result_of, state_of
+    from synicix_core.tables.overview_configs import CONFIG_KINDS
+    from synicix_core.training.staleness import why_stale
     from synicix_core.training.task_specs import fetch_configs
 
     row = fetch_configs(pipeline.tables, task)
@@ -52,22 +54,30 @@ def _gather(pipeline: Pipeline, task: str) -> dict[str, Any]:
     }
     ceilings = row["additional_model_params"].get("noise_ceiling")
     result = result_of(pipeline.tables, task)
+    attempts = attempts_of(pipeline.tables, task)
+    changes, unknown = why_stale(result["provenance"], pipeline.registry) if result else ((), ())
+    # A task with a result needs its checkpoint no longer.
+    checkpoint = next((a["checkpoint_path"] for a in reversed(attempts) if a["checkpoint_path"] and not result), None)
     return {
         "task": task,
         "state": state,
         "due_in_seconds": due,
         **configs,
         "noise_ceiling": ceilings if isinstance(ceilings, Mapping) else {},
-        "attempts": attempts_of(pipeline.tables, task),
+        "attempts": attempts,
         "result": result,
         "model_file": pipeline.settings.model_save_dir / result["model_save_path"] if result else None,
         "dataset_file": pipeline.settings.dataset_dir / row["dataset_file_name"],
+        "checkpoint_file": pipeline.settings.model_save_dir / checkpoint if checkpoint else None,
+        "stale": [str(change) for change in changes],
+        "not_compared": unknown,
     }
 
 
 def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
     due = f", due in {duration(facts['due_in_seconds'])}" if facts["due_in_seconds"] is not None else ""
-    yield f"task {facts['task']}: {facts['state']}{due}"
+    yield f"task {facts['task']}: {facts['state']}{due}{', stale' if facts['stale'] else ''}"
+    yield from (f"          {reason}" for reason in facts["stale"])
     yield from _config_lines(facts)
     if facts["result"] is not None:
         yield from _result_lines(facts)
@@ -76,10 +86,14 @@ def _lines(facts: Mapping[str, Any]) -> Iterator[str]:
         yield "attempts"
         for attempt in facts["attempts"]:
             yield from _attempt_lines(attempt, unfinished=facts["result"] is None)
+    if facts["checkpoint_file"] is not None:
+        yield f"checkpoint {facts['checkpoint_file']}: the next attempt goes on from it"
     if facts["result"] is not None:
         yield ""
         yield "provenance"
         yield from _provenance_lines(facts["result"]["provenance"])
+        if facts["not_compared"]:
+            yield f"  These cannot be compared with the code installed here: {', '.join(facts['not_compared'])}."
 
 
 def _config_lines(facts: Mapping[str, Any]) -> Iterator[str]:

@@ -83,18 +83,24 @@ class ConfigView:
     flat: Mapping[str, Mapping[str, Mapping[str, Any]]]
     columns: Columns
 
+    def kind_of(self, column: str) -> str:
+        """Return the kind of config that has a column."""
+        for kind, configs in self.flat.items():
+            if any(column in columns for columns in configs.values()):
+                return kind
+        raise KeyError(column)
+
     def matching(self, condition: Condition) -> tuple[str, set[str]]:
         """Return the kind of config that a condition is about, and the md5s of those that meet it."""
-        for kind, configs in self.flat.items():
-            if any(condition.column in columns for columns in configs.values()):
-                return kind, {md5 for md5, columns in configs.items() if condition.holds(columns.get(condition.column))}
-        raise KeyError(condition.column)
+        kind = self.kind_of(condition.column)
+        configs = self.flat[kind].items()
+        return kind, {md5 for md5, columns in configs if condition.holds(columns.get(condition.column))}
 
 
 def read_configs(pipeline: Pipeline) -> ConfigView:
     """Read all configs."""
     from synicix_core.cli.config_columns import flatten
-    from synicix_core.tables.overview import CONFIG_KINDS, config_rows
+    from synicix_core.tables.overview_configs import CONFIG_KINDS, config_rows
 
     rows = {kind: config_rows(pipeline.tables, kind) for kind in CONFIG_KINDS}
     flat = {kind: {md5: flatten(kind, row) for md5, row in configs.items()} for kind, configs in rows.items()}

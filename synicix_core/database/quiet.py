@@ -15,12 +15,12 @@ from synicix_core.errors import ConfigurationError
 
 __all__ = ["datajoint", "quiet", "without_values"]
 
-_NOISE = ("DataJoint ", "Loading configuration from", "SSL connection failed")
+_NOISE = ("DataJoint ", "Loading configuration from", "SSL connection failed", "Deleting ", "Delete completed")
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Drop DataJoint's messages about its configuration file and its connections while the block runs."""
+    """Drop DataJoint's messages about its configuration, its connections and what it deletes while the block runs."""
     logger = logging.getLogger("datajoint")
     # A new one each time: a filter that is added twice is removed by the first that ends.
     drop = _DropNoise()

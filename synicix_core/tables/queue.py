@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from synicix_core.database.dialect import advisory_lock, age_in_seconds, now_utc, seconds_later
+from synicix_core.database.dialect import advisory_lock, age_in_seconds, now_utc, quote, seconds_later
 from synicix_core.database.reconnect import execute, transaction
 from synicix_core.errors import ClaimLost
 from synicix_core.tables.schema import Tables
@@ -100,6 +100,8 @@ class Queue:
     def enqueue(self) -> int:
         """Queue every task that has neither a result nor a job, in one statement; drop jobs of deleted tasks.
 
+        A task that was deleted while it was trained, and added again, is no longer reserved.
+
         Returns
         -------
         int
@@ -107,8 +109,15 @@ class Queue:
         """
         execute(
             self.connection,
-            f"DELETE FROM {self._jobs} WHERE status <> 'reserved' "
-            f"AND NOT EXISTS (SELECT 1 FROM {self._task} t WHERE t.{_MD5} = {self._jobs}.{_MD5})",
+            f"DELETE FROM {self._jobs} "
+            f"WHERE NOT EXISTS (SELECT 1 FROM {self._task} t WHERE t.{_MD5} = {self._jobs}.{_MD5})",
+        )
+        # A claim makes the job reserved and the attempt in one transaction; DataJoint's own reservations name their user.
+        execute(
+            self.connection,
+            f"UPDATE {self._jobs} SET status = 'pending', scheduled_time = {self._now}, reserved_time = NULL, host = '', pid = 0 "
+            f"WHERE status = 'reserved' AND {quote(self._adapter, 'user')} = '' AND NOT EXISTS "
+            f"(SELECT 1 FROM {self._attempts} a WHERE a.{_MD5} = {self._jobs}.{_MD5} AND a.state = 'running')",
         )
         ignore, conflict = ("", " ON CONFLICT DO NOTHING") if self._postgres else ("IGNORE ", "")
         cursor = execute(

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from synicix_core.database.dialect import now_utc
+from synicix_core.database.quiet import quiet
 from synicix_core.database.reconnect import execute, transaction
 from synicix_core.tables.error_groups import CANCELLED, CANCELLED_CAUSE
 from synicix_core.tables.schema import Tables
@@ -149,7 +150,8 @@ def delete_results(tables: Tables, tasks: Sequence[str]) -> None:
     """Delete the results of some tasks through DataJoint, so that what depends on them goes, too."""
     for start in range(0, len(tasks), _DELETED_AT_ONCE):
         listed = ", ".join(f"'{task}'" for task in tasks[start : start + _DELETED_AT_ONCE])
-        (tables.TrainingResult & f"{_MD5} IN ({listed})").delete(prompt=False)
+        with quiet():
+            (tables.TrainingResult & f"{_MD5} IN ({listed})").delete(prompt=False)
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,9 @@ class Comparison:
         if kind == "text":
             if isinstance(value, str):
                 return value
-            return str(value) if not ordered and isinstance(value, int | float) and not isinstance(value, bool) else None
+            return (
+                str(value) if not ordered and isinstance(value, int | float) and not isinstance(value, bool) else None
+            )
         if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
             return None
         return max(-_LARGEST, min(float(value), _LARGEST))

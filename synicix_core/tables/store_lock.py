@@ -8,7 +8,7 @@ from synicix_core.database.dialect import quote_table
 from synicix_core.database.reconnect import execute
 from synicix_core.tables.schema import VERSION_TABLE, Tables
 
-__all__ = ["close_store", "hold_store"]
+__all__ = ["hold_store"]
 
 
 def hold_store(connection: Any, tables: Tables) -> None:
@@ -17,14 +17,5 @@ def hold_store(connection: Any, tables: Tables) -> None:
     A file with equal content is used again instead of being written, so one that no row refers to yet may be about to be
     referred to.
     """
-    _lock(connection, tables, "FOR SHARE")
-
-
-def close_store(connection: Any, tables: Tables) -> None:
-    """Wait until nobody holds the store, and keep everybody from it until the end of this transaction."""
-    _lock(connection, tables, "FOR UPDATE")
-
-
-def _lock(connection: Any, tables: Tables, how: str) -> None:
     versions = quote_table(connection.adapter, tables.schema_name, VERSION_TABLE)
-    execute(connection, f"SELECT schema_version FROM {versions} {how}").fetchall()
+    execute(connection, f"SELECT schema_version FROM {versions} FOR SHARE").fetchall()

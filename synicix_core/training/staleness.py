@@ -13,10 +13,32 @@ from synicix_core.hashing import file_sha256
 from synicix_core.registry import Registry
 from synicix_core.tables.schema import Tables
 
-__all__ = ["StaleReport", "find_stale", "stale_restriction", "stale_tasks", "why_stale"]
+__all__ = ["Change", "StaleReport", "find_stale", "stale_restriction", "stale_tasks", "why_stale"]
 
 _MD5 = "training_task_md5_hash"
 _PAGE = 2000
+
+
+@dataclass(frozen=True)
+class Change:
+    """A provider whose source file is another one here than the one that a result was trained with.
+
+    Attributes
+    ----------
+    kind, provider : str
+        Which one, as results name it.
+    before, now : str
+        Version of its distribution then and here.
+    """
+
+    kind: str
+    provider: str
+    before: str
+    now: str
+
+    def __str__(self) -> str:
+        versions = f", version {self.before} then and {self.now} now" if self.before and self.before != self.now else ""
+        return f"the source file of the {self.kind} {self.provider} has changed{versions}"
 
 
 @dataclass(frozen=True)
@@ -26,18 +48,18 @@ class StaleReport:
     Attributes
     ----------
     codes : dict
-        ``{code_sha256: reasons}`` of the stale results; a reason names a provider whose source file differs.
+        ``{code_sha256: changes}`` of the stale results.
     unknown : tuple of str
         Providers that cannot be compared here, each with its kind; what only they made does not count as stale.
     """
 
-    codes: dict[str, tuple[str, ...]]
+    codes: dict[str, tuple[Change, ...]]
     unknown: tuple[str, ...] = ()
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """The reasons for all stale results, each once."""
-        return tuple(sorted({reason for reasons in self.codes.values() for reason in reasons}))
+        """Why results are stale, each reason once."""
+        return tuple(sorted({str(change) for changes in self.codes.values() for change in changes}))
 
 
 def find_stale(tables: Tables, registry: Registry) -> StaleReport:
@@ -60,25 +82,24 @@ def find_stale(tables: Tables, registry: Registry) -> StaleReport:
         f"FROM (SELECT DISTINCT code_sha256 FROM {results}) c ORDER BY 1",
     ).fetchall()
     present = _PresentCode(registry)
-    codes: dict[str, tuple[str, ...]] = {}
+    codes: dict[str, tuple[Change, ...]] = {}
     unknown: set[str] = set()
     for code, provenance in found:
-        reasons, missing = present.compare(
-            json.loads(provenance) if isinstance(provenance, str | bytes) else provenance
-        )
+        known = json.loads(provenance) if isinstance(provenance, str | bytes) else provenance
+        changes, missing = present.compare(known)
         unknown.update(missing)
-        if reasons:
-            codes[str(code)] = reasons
+        if changes:
+            codes[str(code)] = changes
     return StaleReport(codes, tuple(sorted(unknown)))
 
 
-def why_stale(provenance: Mapping[str, Any] | None, registry: Registry) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def why_stale(provenance: Mapping[str, Any] | None, registry: Registry) -> tuple[tuple[Change, ...], tuple[str, ...]]:
     """Compare one result.
 
     Returns
     -------
-    tuple of str, tuple of str
-        The reasons why it is stale, none where it is not; and the providers that cannot be compared here.
+    tuple of Change, tuple of str
+        Why it is stale, nothing where it is not; and the providers that cannot be compared here.
     """
     return _PresentCode(registry).compare(provenance)
 
@@ -105,19 +126,17 @@ class _PresentCode:
         self._registry = registry
         self._known: dict[tuple[str, str], tuple[str, str] | None] = {}
 
-    def compare(self, provenance: Mapping[str, Any] | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the reasons why a result is stale, and the providers that cannot be compared."""
-        reasons, unknown = list[str](), list[str]()
+    def compare(self, provenance: Mapping[str, Any] | None) -> tuple[tuple[Change, ...], tuple[str, ...]]:
+        """Return why a result is stale, and the providers that cannot be compared."""
+        changes, unknown = list[Change](), list[str]()
         for item in (provenance or {}).get("providers", ()):
             kind, provider, then = str(item["kind"]), str(item["provider"]), item.get("sha256")
             present = self._present(kind, provider)
             if present is None or then is None:
                 unknown.append(f"{kind} {provider}")
             elif present[0] != then:
-                before, now = str(item.get("version") or ""), present[1]
-                versions = f", version {before} then and {now} now" if before and before != now else ""
-                reasons.append(f"the source file of the {kind} {provider} has changed{versions}")
-        return tuple(reasons), tuple(unknown)
+                changes.append(Change(kind, provider, str(item.get("version") or ""), present[1]))
+        return tuple(changes), tuple(unknown)
 
     def _present(self, kind: str, provider: str) -> tuple[str, str] | None:
         """Return the digest of a provider's source file, empty where it has none, and its version; None if not here."""

@@ -20,7 +20,7 @@ def test_an_empty_project_says_what_to_do(pipeline, run, run_json):
     assert "synicix-run add" in run("status").stdout
     assert run_json("status") == {
         "tasks": 0,
-        "states": {"pending": 0, "scheduled": 0, "running": 0, "finished": 0, "error": 0, "ignored": 0},
+        "states": {"pending": 0, "scheduled": 0, "running": 0, "finished": 0, "error": 0, "paused": 0},
         "workers": [],
         "finished_last_hour": 0,
         "mean_seconds": None,
@@ -37,7 +37,7 @@ def test_every_task_is_in_one_state(pipeline, tasks, run, run_json):
     # A task that is not in the queue yet is pending all the same.
     (pipeline.TrainingResult.jobs & {"training_task_md5_hash": tasks[4]}).delete_quick()
     found = run_json("status")
-    assert found["states"] == {"pending": 2, "scheduled": 1, "running": 1, "finished": 1, "error": 1, "ignored": 0}
+    assert found["states"] == {"pending": 2, "scheduled": 1, "running": 1, "finished": 1, "error": 1, "paused": 0}
     assert found["tasks"] == 6 and found["finished_last_hour"] == 1
     (worker,) = found["workers"]
     assert worker["task"] == tasks[2] and worker["host"] == "node8" and worker["device"] == "cuda:0" and worker["alive"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
@@ -62,24 +63,26 @@ def test_a_worker_waits_for_a_database_that_is_away_when_it_commits(standing: La
     standing.check([task])
 
 
-def test_connections_that_the_server_ends_cost_nothing(standing: Lab, mark: int) -> None:
+def test_connections_that_the_server_ends_cost_nothing(standing: Lab, wire: Wire, mark: int) -> None:
     (task,) = standing.insert(mark=mark)
     for _ in range(3):
         standing.wait_for_steps(STEPS)
-        _end_other_connections(standing.pipeline.connection)
+        standing.wait_until(lambda: _end_connections(standing.pipeline.connection, wire) > 0)
     standing.wait_for_end([task])
     standing.check_states(task, ["finished"])
     standing.check([task])
 
 
-def _end_other_connections(connection) -> None:
+def _end_connections(connection: Any, wire: Wire) -> int:
+    """Have the server end the connections of the wire, at least; return how many there were."""
     if connection.adapter.backend == "postgresql":
-        execute(
-            connection,
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'",
-        )
-        return
-    sql = "SELECT id FROM information_schema.processlist WHERE id <> CONNECTION_ID() AND db = %s"
-    for (number,) in execute(connection, sql, (connection.conn_info.get("database_name"),)).fetchall():
+        sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND usename IS NOT NULL"
+        return len(execute(connection, sql).fetchall())
+    hosts = [f"%:{port}" for port in wire.ports]
+    if not hosts:
+        return 0
+    sql = f"SELECT id FROM information_schema.processlist WHERE {' OR '.join(['host LIKE %s'] * len(hosts))}"
+    found = execute(connection, sql, hosts).fetchall()
+    for (number,) in found:
         execute(connection, f"KILL {number}")
+    return len(found)

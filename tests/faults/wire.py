@@ -34,8 +34,7 @@ class Wire:
         self._server = dict(server)
         self._listener = socket.create_server(("127.0.0.1", 0))
         port = self._listener.getsockname()[1]
-        # Statements have to be read on their way.
-        self.variables = {**server, "DJ_HOST": "127.0.0.1", "DJ_PORT": str(port), "DJ_USE_TLS": "false"}
+        self.variables = {**server, "DJ_HOST": "127.0.0.1", "DJ_PORT": str(port)}
         self.cuts = 0
         self._connections: set[_Connection] = set()
         self._lock = threading.Lock()
@@ -44,6 +43,12 @@ class Wire:
         self._flows.set()
         self._trap: tuple[tuple[re.Pattern[str], ...], bool] | None = None
         threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def ports(self) -> list[int]:
+        """The ports from which the server sees the connections come, if it is reached by TCP."""
+        with self._lock:
+            return [connection.port for connection in self._connections if connection.port]
 
     def cut(self) -> None:
         """Cut every connection that is open now; new ones can be made at once."""
@@ -121,6 +126,7 @@ class Wire:
     def _carry(self, connection: _Connection) -> None:
         watched, passed = self._trap, 0  # the trap, and how many of its statements have passed
         doomed = False
+        greeted = self._server.get("DJ_BACKEND") != "mysql"
         try:
             while True:
                 ready, _, _ = select.select([connection.client, connection.server], [], [], 1.0)
@@ -129,6 +135,8 @@ class Wire:
                     data = end.recv(1 << 20)
                     if not data or (doomed and end is connection.server):
                         return
+                    if end is connection.server and not greeted:
+                        data, greeted = _without_tls(data), True
                     if watched is not self._trap:
                         watched, passed = self._trap, 0
                     if end is connection.client and watched is not None:
@@ -153,6 +161,8 @@ class _Connection:
     def __init__(self, client: socket.socket, server: socket.socket) -> None:
         self.client = client
         self.server = server
+        name = server.getsockname()
+        self.port = name[1] if isinstance(name, tuple) else 0
 
     def close(self) -> None:
         for end in (self.client, self.server):
@@ -160,3 +170,14 @@ class _Connection:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
+
+
+def _without_tls(greeting: bytes) -> bytes:
+    """Return what a MySQL server says first, without its offer of TLS: statements have to be read on their way.
+
+    DataJoint 2.3 takes the offer even where it is told not to. PostgreSQL offers none on the socket of this machine.
+    """
+    # A header of 4 bytes, the protocol's number, the server's version up to a zero, 4 bytes for the thread's number, 8 of
+    # random data, a zero, and the lower two bytes of what the server can do; TLS is bit 3 of the second.
+    flags = greeting.index(0, 5) + 1 + 4 + 8 + 1
+    return greeting[: flags + 1] + bytes([greeting[flags + 1] & ~0x08]) + greeting[flags + 2 :]

@@ -259,9 +259,25 @@ def test_the_attempt_number_only_grows(queue):
     assert again.attempt == 2
 
 
+def test_a_task_deleted_while_it_is_trained_and_added_again_can_be_claimed(pipeline, queue):
+    held = claim(queue)
+    row = (pipeline.TrainingTask & held.key).fetch1()
+    task = row.pop("training_task_md5_hash")
+    for enqueued_between in (True, False):
+        (pipeline.TrainingTask & held.key).delete(prompt=False)
+        if enqueued_between:
+            assert queue.enqueue() == 0
+            assert len(pipeline.TrainingResult.jobs & held.key) == 0
+        pipeline.TrainingTask.insert_tuples([row])
+        held = next(other for other in iter(lambda: claim(queue), None) if other.task == task)
+        assert held.attempt == 1
+
+
 def test_foreign_reservations_are_left_alone(pipeline, queue):
     """A job reserved by DataJoint itself has no attempt of ours; nobody takes it away."""
     key = pipeline.TrainingTask.keys()[0]
     assert pipeline.TrainingResult.jobs.reserve(key)
     assert len(recover(queue, 0.0, 3)) == 0
+    queue.enqueue()
+    assert status(pipeline, key["training_task_md5_hash"]) == "reserved"
     assert key["training_task_md5_hash"] not in {held.task for held in iter(lambda: claim(queue), None)}
