@@ -28,7 +28,11 @@ AIM = 1.5
 
 CASES = ("any task", "half of the tasks", "1 % of the tasks", "none there", "half excluded")
 ORDERS = ("original", "random")
-LABELS = {"original": "claim, original order", "random": "claim, random order", "datajoint": "DataJoint: reserve each key"}
+LABELS = {
+    "original": "claim, original order",
+    "random": "claim, random order",
+    "datajoint": "DataJoint: reserve each key",
+}
 
 
 def run() -> str:
@@ -111,7 +115,9 @@ def _look(pipeline: Any, case: str, order: str) -> Spread:
     begun = time.monotonic()
     while len(took) < LOOKS and (not took or time.monotonic() - begun < LOOK_SECONDS):
         started = time.monotonic()
-        claim = pipeline.queue.claim("0" * 32, "host", 1, "cpu", restriction=restriction, exclusions=exclusions, order=order)
+        claim = pipeline.queue.claim(
+            "0" * 32, "host", 1, "cpu", restriction=restriction, exclusions=exclusions, order=order
+        )
         took.append(1000 * (time.monotonic() - started))
         if (claim is None) != (case == "none there"):
             raise RuntimeError(f"{case}, {order} order: {claim} was claimed")
@@ -246,7 +252,11 @@ def _tables(
     fetch: float,
 ) -> str:
     rows = []
-    for kind, length in ((*((order, SHORT) for order in ORDERS), ("datajoint", SHORT), *((order, LONG) for order in ORDERS))):
+    for kind, length in (
+        *((order, SHORT) for order in ORDERS),
+        ("datajoint", SHORT),
+        *((order, LONG) for order in ORDERS),
+    ):
         for processes in PROCESSES:
             found = storms.get((kind, processes, length))
             if not found:

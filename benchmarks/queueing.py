@@ -191,7 +191,12 @@ def _tables(
         [f"queue {SOME:,} tasks", _ms(some[0]), _ms(some[1]), ratio.text()],
         [f"queue {MANY:,} tasks", _ms(many), f"{_ms(some[1])} x {MANY // SOME}", scaled.text()],
         [f"nothing to add, {MANY:,} queued", _ms(queued[0]), _ms(queued[1]), queued[1].over(queued[0]).text()],
-        [f"nothing to add, {MANY:,} finished", _ms(finished[0]), _ms(finished[1]), finished[1].over(finished[0]).text()],
+        [
+            f"nothing to add, {MANY:,} finished",
+            _ms(finished[0]),
+            _ms(finished[1]),
+            finished[1].over(finished[0]).text(),
+        ],
     ]
     text = table([engine, "Queue.enqueue() ms", "jobs.refresh() ms", "times as fast"], rows)
     met = "met" if min(ratio.median, scaled.median) >= AIM else "MISSED"
@@ -223,9 +228,7 @@ def _seconds(work: Callable[[], int], expected: int) -> float:
 def _insert(pipeline: Any) -> tuple[float, dict[str, float]]:
     """Insert tasks as people do; return the seconds it took, and those of its parts."""
     _insert_configs(pipeline, absent=0)
-    keys = [
-        list(getattr(pipeline, name).keys()) for name in ("DatasetConfig", "ModelConfig", "TrainingConfig")
-    ]
+    keys = [list(getattr(pipeline, name).keys()) for name in ("DatasetConfig", "ModelConfig", "TrainingConfig")]
     rows = [{**dataset, **model, **training} for dataset in keys[0] for model in keys[1] for training in keys[2]]
     with Stopwatch() as stopwatch:
         for name in INSERT_PARTS:

@@ -167,7 +167,7 @@ def sql_restriction(pipeline: Pipeline, sql: Sequence[str], texts: Sequence[str]
         return ""
     try:
         restriction = pipeline.restriction(sql)
-        execute(pipeline.connection, f"SELECT COUNT(*) FROM ({restriction}) tasks WHERE 1 = %s", (1,))
+        execute(pipeline.connection, f"SELECT 1 FROM ({restriction}) tasks WHERE 1 = %s LIMIT 1", (1,))
     except SynicixError:
         raise
     except Exception as error:  # DataJoint's and the drivers' errors, of several classes

@@ -106,7 +106,9 @@ def is_connection_lost(connection: Any, error: BaseException) -> bool:
         if not isinstance(error, psycopg2.Error):
             return False
         code = error.pgcode or ""
-        # A connection that broke carries no code; the driver has closed its end by then.
+        if not code and type(error) in (psycopg2.DatabaseError, psycopg2.OperationalError):
+            # Whatever a server says has a code. After a crash the driver does not notice that its end is closed.
+            return True
         return code in _POSTGRESQL_LOST or code.startswith("08") or bool(connection._conn.closed)
     import pymysql
 

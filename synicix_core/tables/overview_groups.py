@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from synicix_core.database.reconnect import execute
-from synicix_core.tables.config_numbers import UNLIMITED, join_numbers
+from synicix_core.tables.config_numbers import join_numbers
 from synicix_core.tables.overview_results import TASKS_BY_RESULT, Selection
 from synicix_core.tables.result_columns import RESULT_SQL
 from synicix_core.tables.schema import Tables
@@ -79,10 +79,12 @@ def read_groups(tables: Tables, selection: Selection, grouping: Grouping, *, hig
         for kind, numbers in grouping.watched.items()
         for index in range(len(numbers))
     ]
-    best = "MAX" if highest else "MIN"
-    columns = [*keys, "COUNT(*)", "COUNT(x.score)", "AVG(x.score)", "VAR_SAMP(x.score)", f"{best}(x.score)"]
-    sql = f"SELECT {', '.join([*columns, 'AVG(x.of_ceiling)', *spans])} {source}"
-    found = execute(tables.connection, sql + (f" GROUP BY {', '.join(keys)}" if keys else ""), args).fetchall()
+    # Without ceilings it is NULL, of the type of a number.
+    of_ceiling = RESULT_SQL["of_ceiling"].sql if selection.ceilings else "NULLIF(r.test_score, r.test_score)"
+    functions = ("COUNT(*)", *(f"{name}(r.test_score)" for name in ("COUNT", "AVG", "VAR_SAMP", _first(highest))))
+    columns = ", ".join([*keys, *functions, f"AVG({of_ceiling})", *spans])
+    by = f" GROUP BY {', '.join(keys)}" if keys else ""
+    found = execute(tables.connection, f"SELECT {TASKS_BY_RESULT} {columns} {source}{by}", args).fetchall()
     return [_group(grouping, row) for row in found]
 
 
@@ -92,44 +94,43 @@ def best_tasks(
     """Return the task with the best score of each group that has one, by the group's key; the first one in order."""
     wanted = {group.key: group.best for group in groups if group.best is not None}
     scores = sorted({score for score in wanted.values() if score is not None})
-    columns = ", ".join([*_keys(grouping), "x.score"])
-    first = "MAX" if highest else "MIN"
+    columns = ", ".join([*_keys(grouping), "r.test_score"])
     found: dict[tuple[Any, ...], str] = {}
     for start in range(0, len(scores), _AT_ONCE):
-        source, args = _source(tables, selection, grouping, among=scores[start : start + _AT_ONCE])
-        sql = f"SELECT {columns}, {first}(x.task) {source} GROUP BY {columns}"
-        for row in execute(tables.connection, sql, args).fetchall():
+        chunk = scores[start : start + _AT_ONCE]
+        source, args = _source(tables, selection, grouping)
+        sql = (
+            f"SELECT {TASKS_BY_RESULT} {columns}, {_first(highest)}(r.{_MD5}) {source} "
+            f"AND r.test_score IN ({', '.join(['%s'] * len(chunk))}) GROUP BY {columns}"
+        )
+        for row in execute(tables.connection, sql, [*args, *chunk]).fetchall():
             key = _key(grouping, row)
             if wanted.get(key) == row[-2]:
                 found[key] = str(row[-1])
     return found
 
 
-def _source(
-    tables: Tables, selection: Selection, grouping: Grouping, among: Sequence[float] = ()
-) -> tuple[str, list[Any]]:
-    """Return ``FROM …`` of the results ``x`` with the numbers of their configs, and its arguments."""
-    # Without ceilings it is NULL, of the type of a number.
-    of_ceiling = RESULT_SQL["of_ceiling"].sql if selection.ceilings else "NULLIF(r.test_score, r.test_score)"
-    columns = [f"r.{_MD5} AS task", "r.test_score AS score", f"{of_ceiling} AS of_ceiling"]
-    columns += [f"t.{kind}_config_md5_hash AS {kind}" for kind in grouping.kinds]
-    columns += [f"{RESULT_SQL[name].sql} AS v{index}" for index, name in enumerate(grouping.columns)]
-    source, args = selection.sql(tables, [*grouping.columns, *(["of_ceiling"] if selection.ceilings else [])])
-    if among:
-        source += f" AND r.test_score IN ({', '.join(['%s'] * len(among))})"
-    inner = f"(SELECT {TASKS_BY_RESULT} {', '.join(columns)} {source} {UNLIMITED}) x"
-    args, joins = [*args, *among], list[str]()
+def _source(tables: Tables, selection: Selection, grouping: Grouping) -> tuple[str, list[Any]]:
+    """Return ``FROM … WHERE …`` of the results and the numbers of their configs, and its arguments."""
+    joins, args = list[str](), list[Any]()
     for kind in grouping.kinds:
         numbers = {"g": grouping.classes[kind]} if kind in grouping.classes else {}
         numbers |= {f"w{index}": watched for index, watched in enumerate(grouping.watched.get(kind, ()))}
-        joined, joined_args = join_numbers(tables.connection.adapter, "JOIN", f"{kind}_n", f"x.{kind}", numbers)
+        md5 = f"t.{kind}_config_md5_hash"
+        joined, joined_args = join_numbers(tables.connection.adapter, "JOIN", f"{kind}_n", md5, numbers)
         joins.append(joined)
         args.extend(joined_args)
-    return " ".join(["FROM", inner, *joins]), args
+    columns = [*grouping.columns, *(["of_ceiling"] if selection.ceilings else [])]
+    return selection.sql(tables, columns, (" ".join(joins), args))
+
+
+def _first(highest: bool) -> str:
+    """Return the function that finds the best score, or among equal scores the task that comes first."""
+    return "MAX" if highest else "MIN"
 
 
 def _keys(grouping: Grouping) -> list[str]:
-    return [*(f"{kind}_n.g" for kind in grouping.classes), *(f"x.v{index}" for index in range(len(grouping.columns)))]
+    return [*(f"{kind}_n.g" for kind in grouping.classes), *(RESULT_SQL[name].sql for name in grouping.columns)]
 
 
 def _key(grouping: Grouping, row: Sequence[Any]) -> tuple[Any, ...]:

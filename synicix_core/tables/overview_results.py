@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from synicix_core.database.reconnect import execute
-from synicix_core.tables.config_numbers import join_numbers
+from synicix_core.tables.config_numbers import UNLIMITED, join_numbers
 from synicix_core.tables.result_columns import RESULT_SQL, Comparison
 from synicix_core.tables.schema import Tables
 
@@ -19,11 +19,11 @@ PAGE = 2000
 """The most results that are read at once, where the database can read them in order."""
 
 _SORTED_PAGE = 10_000  # Where it has to sort all of them for each page.
-_BATCH = 20
+_SHARE = 0.05  # Of all configs, the least that are looked at together.
 
 # MySQL reads the small index of one column of all results and looks their tasks up; the other way round it would read the
 # whole table of results, in no order. PostgreSQL takes this for a comment, and knows better by itself.
-TASKS_BY_RESULT = "/*+ JOIN_ORDER(r, t) */"
+TASKS_BY_RESULT = "/*+ JOIN_PREFIX(r) */"
 
 _MD5 = "training_task_md5_hash"
 _COLUMNS = (
@@ -119,7 +119,8 @@ class Selection:
             where.append(condition)
             args.extend(values)
         if self.restriction:
-            where.append(f"r.{_MD5} IN ({self.restriction})")
+            chosen = f"SELECT {_MD5} FROM ({self.restriction}) asked {UNLIMITED}"
+            where.append(f"r.{_MD5} IN (SELECT {_MD5} FROM ({chosen}) chosen)")
         return f"{source} WHERE {' AND '.join(where)}", args
 
 
@@ -255,12 +256,16 @@ def _parts_by_place(tables: Tables, selection: Selection, order: Order) -> Itera
     places = sorted(by_place)
     for index, place in enumerate(places, start=1):
         batch |= dict.fromkeys(by_place[place], float(place))
-        if len(batch) < _BATCH and index < len(places):
+        if len(batch) < _SHARE * len(order.places) and index < len(places):
             continue
         among = selection.among(order.kind, frozenset(batch))
-        md5 = f"t.{order.kind}_config_md5_hash"
-        joined = join_numbers(tables.connection.adapter, "JOIN", "p", md5, {"place": dict(batch)})
-        yield _Part(tables, among, "p.place", False, PAGE, join=joined, hint="")
+        if len(set(batch.values())) == 1:
+            # Among so many configs, the first results in the order of their tasks are soon found.
+            yield _Part(tables, among, f"r.{_MD5}", False, PAGE)
+        else:
+            md5 = f"t.{order.kind}_config_md5_hash"
+            joined = join_numbers(tables.connection.adapter, "JOIN", "p", md5, {"place": batch})
+            yield _Part(tables, among, "p.place", False, PAGE, join=joined, hint="")
         batch = {}
 
 

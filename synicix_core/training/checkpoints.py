@@ -17,7 +17,7 @@ __all__ = ["CheckpointPlan", "Checkpoints"]
 
 _FORMAT = 2
 _WRITING_COSTS = 100
-"""Between two checkpoints lies at least so many times what the last one took to write: one percent of the time."""
+"""Training takes at least so many times what writing takes: one percent of the time goes into it."""
 
 
 @dataclass(frozen=True)
@@ -67,19 +67,23 @@ class Checkpoints:
         self.notes: list[str] = []
         self._plan = plan
         self._earlier = plan.resume_from
-        self._saved_at = time.monotonic()
+        self._started = self._saved_at = time.monotonic()
         self._saved_epochs = 0
-        self._write_seconds = 0.0
+        self._last_write = self._writes = 0.0
 
     def start(self) -> None:
         """Count the time from now."""
-        self._saved_at = time.monotonic()
+        self._started = self._saved_at = time.monotonic()
 
     def due(self, epochs: int) -> bool:
         """Tell whether it is time, with so many epochs finished."""
         if self._plan.epochs and epochs - self._saved_epochs >= self._plan.epochs:
             return True
-        return time.monotonic() - self._saved_at >= max(self._plan.seconds, _WRITING_COSTS * self._write_seconds)
+        now = time.monotonic()
+        if now - self._saved_at < self._plan.seconds:
+            return False
+        # All that was written so far, and the next one, which will take as long as the last.
+        return now - self._started >= _WRITING_COSTS * (self._writes + self._last_write)
 
     def write(self, content: Mapping[str, Any]) -> CheckpointError | None:
         """Write a checkpoint; then the earlier attempts' files go.
@@ -114,7 +118,8 @@ class Checkpoints:
             self._forget_earlier()
         # After a failure as well, so that a disk that is full is not asked again at each step.
         self._saved_at = time.monotonic()
-        self._write_seconds = self._saved_at - started
+        self._last_write = self._saved_at - started
+        self._writes += self._last_write
         self._saved_epochs = content["epochs"]
         return refusal
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from synicix_core import Pipeline
-from synicix_core.database import embedded
+from synicix_core.database import embedded, ensure_connected, execute
+from synicix_core.errors import DatabaseUnavailable
 from synicix_core.settings import create_project
 from tests.conftest import TOY_LAB
 from tests.faults.lab import STEPS, Lab
@@ -75,3 +76,17 @@ def test_a_database_that_is_killed_and_started_again_costs_nothing(own_server_la
     for task in tasks:
         lab.check_states(task, ["finished"])
     lab.check(tasks)
+
+
+def test_a_crash_of_the_server_is_known_for_a_lost_connection(own_server_lab: Lab) -> None:
+    """psycopg2 then raises an error without a code, and believes that the connection is open."""
+    pipeline = own_server_lab.pipeline
+    project = pipeline.settings.project_dir
+    server = embedded.status(project).pid
+    assert server is not None
+    os.kill(server, signal.SIGQUIT)
+    own_server_lab.wait_until(lambda: not embedded.status(project).running)
+    with pytest.raises(DatabaseUnavailable, match="lost"):
+        execute(pipeline.connection, "SELECT 1")
+    ensure_connected(pipeline.connection)
+    assert execute(pipeline.connection, "SELECT 1").fetchone() == (1,)

@@ -152,9 +152,12 @@ class TestFiles:
 
         monkeypatch.setattr(checkpoints, "save_checksummed", slow)
         files.write(content(5))
-        now += 199  # it took two seconds, so that it may come every 200
+        now = 1000.0 + 399  # two of two seconds each are one percent of 400
         assert not files.due(50)
         now += 1
+        assert files.due(50)
+        files.write(content(6))
+        now = 1000.0 + 600
         assert files.due(50)
 
     def test_epochs_count_whatever_writing_costs(self, tmp_path: Path) -> None:
