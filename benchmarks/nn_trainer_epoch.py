@@ -124,6 +124,7 @@ def _by_hand(size: Size, tiers: dict[str, TensorDataset], seed: int) -> list[flo
 def _nn_trainer(size: Size, tiers: dict[str, TensorDataset], seed: int) -> list[float]:
     from bench_lab.parts import TwoLayers
 
+    from synicix_core.training.checkpoints import CheckpointPlan
     from synicix_core.training.context import TaskContext
     from synicix_core.training.loaders import make_loader
     from synicix_core.training.nn_trainer import NNTrainer
@@ -134,12 +135,11 @@ def _nn_trainer(size: Size, tiers: dict[str, TensorDataset], seed: int) -> list[
     observer = _Clock()
     with tempfile.TemporaryDirectory() as folder:
         context = TaskContext(
-            task="0" * 32,
+            checkpoints=CheckpointPlan("0" * 32, Path(folder) / "checkpoint"),
             seed=seed,
             epoch_limit=size.epochs + 1,
             metrics={},
             make_precision=lambda: resolve_precision("auto", device),
-            checkpoint_path=f"{folder}/checkpoint",
             observer=observer,
         )
         loaders = {

@@ -20,5 +20,8 @@ class Nobody:
     def checkpoint_saved(self, path: str, epoch: int) -> None:
         """Pass over it."""
 
+    def checkpoint_failed(self, message: str) -> None:
+        """Pass over it."""
+
     def progress(self) -> None:
         """Pass over it."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import time
 
 # One thread, for numbers that repeat; set before torch is imported here or in any process started from here.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-NAMES = ("help", "populate_overhead", "nn_trainer_epoch", "precision")
+NAMES = ("help", "populate_overhead", "nn_trainer_epoch", "precision", "queueing", "claims", "recovery", "checkpoints")
 
 
 def main(names: list[str]) -> int:
@@ -22,7 +23,12 @@ def main(names: list[str]) -> int:
         print(f"There is no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}.", file=sys.stderr)
         return 2
     print(machine(), flush=True)
+    # Ended from outside, a benchmark still stops its servers.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    environment = dict(os.environ)
     for name in names or NAMES:
+        os.environ.clear()
+        os.environ.update(environment)
         module = importlib.import_module(name)
         started = time.monotonic()
         print(f"\n## {name}: {module.__doc__}", flush=True)

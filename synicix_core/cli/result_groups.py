@@ -62,7 +62,11 @@ class GroupedListing:
     listing : Listing
         The results.
     groups : tuple of Group
-        Their groups.
+        Their groups, or the first ones of them.
+    total : int
+        How many groups there are.
+    distinct : mapping
+        ``{full name: values}`` that the columns have by which they are grouped, in all groups.
     grouped_by : tuple of str
         Full names of the columns by which they are grouped.
     watched : mapping
@@ -75,6 +79,8 @@ class GroupedListing:
 
     listing: Listing
     groups: tuple[Group, ...]
+    total: int
+    distinct: Mapping[str, Sequence[Any]]
     grouped_by: tuple[str, ...]
     watched: Mapping[str, Sequence[Any]]
     constant: Mapping[str, Any]
@@ -95,7 +101,7 @@ def group_listing(
     reverse : bool
         Whether the worst group comes first.
     limit : int, optional
-        Of how many groups, from the first, the task with the best score is looked for.
+        The most groups to return.
     """
     from synicix_core.tables.overview_groups import best_tasks, read_groups
 
@@ -104,9 +110,12 @@ def group_listing(
     rows = read_groups(listing.tables, listing.selection, plan.grouping, highest=highest)
     sign = -1 if highest != reverse else 1
     rows.sort(key=lambda row: (row.mean is None, sign * (row.mean or 0.0), repr(row.key)))
-    tasks = best_tasks(listing.tables, listing.selection, plan.grouping, rows[:limit], highest=highest)
+    distinct = plan.distinct(rows)
+    total = len(rows)
+    rows = rows[:limit]
+    tasks = best_tasks(listing.tables, listing.selection, plan.grouping, rows, highest=highest)
     groups = tuple(plan.group(row, tasks.get(row.key)) for row in rows)
-    return GroupedListing(listing, groups, tuple(columns), plan.watched, plan.constant, plan)
+    return GroupedListing(listing, groups, total, distinct, tuple(columns), plan.watched, plan.constant, plan)
 
 
 def group_over(
@@ -116,11 +125,7 @@ def group_over(
     may_differ, _ = varying(_allowed(listing), listing.view.columns.full)
     grouped = group_listing(listing, [name for name in may_differ if name not in columns], reverse=reverse, limit=limit)
     # Only configs without a result may have had other values.
-    same = {
-        name: grouped.groups[0].values[name]
-        for name in grouped.grouped_by
-        if len({repr(group.values[name]) for group in grouped.groups}) == 1
-    }
+    same = {name: values[0] for name, values in grouped.distinct.items() if len(values) == 1}
     by = tuple(name for name in grouped.grouped_by if name not in same)
     groups = tuple(replace(group, values={name: group.values[name] for name in by}) for group in grouped.groups)
     constant = {**grouped.constant, **{name: value for name, value in same.items() if value is not None}}
@@ -204,6 +209,17 @@ class _Plan:
         """Return the key of the group that a result belongs to."""
         classes = [numbers.get(getattr(entry.result, kind)) for kind, numbers in self.grouping.classes.items()]
         return (*classes, *(entry.get(name) for name in self.result_columns))
+
+    def distinct(self, rows: Sequence[GroupRow]) -> dict[str, list[Any]]:
+        """Return the values that the columns have in some groups."""
+        found: dict[str, dict[str, Any]] = {name: {} for name in self.columns}
+        for index, (kind, names) in enumerate(self._parts.items()):
+            for number in {row.key[index] for row in rows}:
+                for name, value in zip(names, self._values[kind][number], strict=True):
+                    found[name][repr(value)] = value
+        for index, name in enumerate(self.result_columns, start=len(self._parts)):
+            found[name] = {repr(value): value for value in (row.key[index] for row in rows)}
+        return {name: list(values.values()) for name, values in found.items()}
 
     def group(self, row: GroupRow, best_task: str | None) -> Group:
         """Return a group as people see it."""

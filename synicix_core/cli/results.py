@@ -78,15 +78,15 @@ def results(
         if csv_file:
             results_csv.write_groups(csv_file, grouped)
         elif as_json:
-            results_data.print_groups(grouped, limit, report)
+            results_data.print_groups(grouped, report)
         else:
-            click.echo(results_text.groups(grouped, limit))
+            click.echo(results_text.groups(grouped, stale=stale))
     elif csv_file:
         results_csv.write_results(csv_file, listings)
     elif as_json:
         results_data.print_results(listings, limit, report)
     else:
-        for text in results_text.results(listings, limit):
+        for text in results_text.results(listings, limit, stale=stale):
             click.echo(text)
 
 

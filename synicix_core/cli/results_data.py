@@ -35,9 +35,9 @@ def print_results(listings: Sequence[Listing], limit: int | None, stale: StaleRe
     _print((_results(listing, limit) for listing in listings), stale)
 
 
-def print_groups(listings: Sequence[GroupedListing], limit: int | None, stale: StaleReport | None) -> None:
-    """Print listings as one JSON document, with at most `limit` groups each; None stands for all."""
-    _print((_groups(grouped, limit) for grouped in listings), stale)
+def print_groups(listings: Sequence[GroupedListing], stale: StaleReport | None) -> None:
+    """Print listings in groups as one JSON document."""
+    _print((_groups(grouped) for grouped in listings), stale)
 
 
 def _print(
@@ -73,10 +73,10 @@ def _results(listing: Listing, limit: int | None) -> tuple[dict[str, Any], str, 
     return _facts(listing, same), "results", ([_result(entry, with_reasons) for entry in page] for page in pages)
 
 
-def _groups(grouped: GroupedListing, limit: int | None) -> tuple[dict[str, Any], str, Iterator[list[dict[str, Any]]]]:
+def _groups(grouped: GroupedListing) -> tuple[dict[str, Any], str, Iterator[list[dict[str, Any]]]]:
     from synicix_core.cli.result_groups import read_tasks, shared_values
 
-    shown = grouped.groups[:limit]
+    shown = grouped.groups
     _, same = shared_values(grouped, shown)
     tasks = read_tasks(grouped, shown)
     facts = _facts(grouped.listing, same) | {"grouped_by": grouped.grouped_by}

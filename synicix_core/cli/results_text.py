@@ -21,7 +21,7 @@ _ONE_TABLE = 2000
 _STATUSES = ("completed", "early_stopped", "diverged", "no_test")
 
 
-def results(listings: Sequence[Listing], limit: int | None) -> Iterator[str]:
+def results(listings: Sequence[Listing], limit: int | None, *, stale: bool = False) -> Iterator[str]:
     """Yield listings as text, piece by piece; what is said once stands above the rows that are shown.
 
     Parameters
@@ -30,8 +30,10 @@ def results(listings: Sequence[Listing], limit: int | None) -> Iterator[str]:
         One for each score.
     limit : int or None
         The most rows of each.
+    stale : bool
+        Whether only stale results were asked for.
     """
-    yield from _opening(listings)
+    yield from _opening(listings, stale)
     for index, listing in enumerate(listings):
         if index:
             yield ""
@@ -41,10 +43,10 @@ def results(listings: Sequence[Listing], limit: int | None) -> Iterator[str]:
             yield _table(listing, limit)
 
 
-def groups(listings: Sequence[GroupedListing], limit: int | None) -> str:
-    """Return listings in groups as text, with at most `limit` groups of each."""
-    tables = "\n\n".join(_groups(grouped, limit) for grouped in listings)
-    return "\n".join([*_opening(listings), *([tables] if listings else [])])
+def groups(listings: Sequence[GroupedListing], *, stale: bool = False) -> str:
+    """Return listings in groups as text."""
+    tables = "\n\n".join(_groups(grouped) for grouped in listings)
+    return "\n".join([*_opening(listings, stale), *([tables] if listings else [])])
 
 
 def columns(found: Sequence[Mapping[str, Any]]) -> str:
@@ -58,8 +60,10 @@ def columns(found: Sequence[Mapping[str, Any]]) -> str:
     return format_table(header, rows, width=fit_width())
 
 
-def _opening(listings: Sequence[Any]) -> Iterator[str]:
-    if not listings:
+def _opening(listings: Sequence[Any], stale: bool) -> Iterator[str]:
+    if not listings and stale:
+        yield "No result is stale."
+    elif not listings:
         yield "There are no results yet, or none that meet the conditions. To train, run: synicix-run populate"
     if len(listings) > 1:
         yield f"{len(listings)} different scores, which cannot be compared; one table for each.\n"
@@ -141,9 +145,9 @@ class _Form:
         return [longest, odd]
 
 
-def _groups(grouped: GroupedListing, limit: int | None) -> str:
+def _groups(grouped: GroupedListing) -> str:
     listing, names = grouped.listing, grouped.listing.view.columns
-    shown = grouped.groups[:limit]
+    shown = grouped.groups
     inside, same = shared_values(grouped, shown)
     ceiling = any(group.of_ceiling is not None for group in shown)
     header = [*map(names.short, grouped.grouped_by), "n", f"{listing.score.metric} ± s.e.m."]
@@ -157,7 +161,7 @@ def _groups(grouped: GroupedListing, limit: int | None) -> str:
     table = format_table(header, rows, left=("task",), width=fit_width())
     # Over what the means are taken: the columns that differ inside some group.
     averaged = [f"Mean over {', '.join(map(names.short, inside))}."] if inside else []
-    return "\n".join([*_head(listing, said), *averaged, table, *_foot(len(grouped.groups) - len(shown))])
+    return "\n".join([*_head(listing, said), *averaged, table, *_foot(grouped.total - len(shown))])
 
 
 def _foot(left: int) -> list[str]:

@@ -11,9 +11,11 @@ import sys
 
 import pytest
 
+from synicix_core.cli import results_text
 from synicix_core.cli.config_columns import Columns
 from synicix_core.cli.where import Condition, split_conditions
 from synicix_core.errors import ConfigurationError
+from synicix_core.tables import overview_results
 from synicix_core.tables.overview_configs import noise_ceilings
 from tests.cli.conftest import as_program, finish
 from tests.rows import insert_tasks
@@ -218,6 +220,125 @@ def test_a_closed_pipe_is_no_error(sweep, project):
     shell = f"{sys.executable} -m synicix_core.cli results --csv - | true"
     piped = subprocess.run(["sh", "-c", shell], capture_output=True, text=True)
     assert piped.stderr == ""
+
+
+@pytest.fixture
+def small_pages(monkeypatch):
+    """Pages and single tables of two rows, so that five results are many."""
+    monkeypatch.setattr(overview_results, "PAGE", 2)
+    monkeypatch.setattr(results_text, "_ONE_TABLE", 2)
+
+
+@pytest.mark.database
+def test_many_results_are_written_page_by_page(sweep, small_pages, run, run_json):
+    ordered = sorted(sweep, key=lambda task: -sweep[task])
+    lines = run("results").stdout.splitlines()
+    assert lines[0] == "6 results, score correlation (more is better) on the test tier."
+    head = lines.index("")
+    table = lines[head + 1 :]
+    assert table[0].split() == ["task", "bias", "penalty", "seed", "correlation", "status", "epochs", "time"]
+    assert [line.split()[0] for line in table[1:]] == [task[:8] for task in ordered]
+    # All pages are of one width, and numbers stand below each other.
+    assert len({len(line) for line in table}) == 1
+    (listing,) = run_json("results")["listings"]
+    assert [row["task"] for row in listing["results"]] == ordered and listing["results"][0]["scores"] == METRICS
+    assert listing["same_in_all"]["batch_size"] == 8 and "seed" not in listing["same_in_all"]
+    rows = list(csv.DictReader(io.StringIO(run("results", "--csv", "-").stdout)))
+    assert [row["task"] for row in rows] == ordered and rows[0]["train loss"] == "1.0"
+    (listing,) = run_json("results", "--group-by", "penalty")["listings"]
+    assert [group["tasks"] for group in listing["groups"]] == [ordered[:3], ordered[3:]]
+
+
+@pytest.mark.database
+def test_a_page_for_a_terminal_is_not_read_further(sweep, small_pages, run, monkeypatch):
+    read = []
+    original = overview_results.execute
+
+    def counted(connection, sql, params=()):
+        cursor = original(connection, sql, params)
+        read.append(cursor.rowcount)
+        return cursor
+
+    monkeypatch.setattr(overview_results, "execute", counted)
+    assert run("results", "--limit", "1").stdout.splitlines()[-1] == "5 more; show all with --limit 0"
+    assert read == [1, 1]
+
+
+@pytest.mark.database
+def test_results_can_be_grouped_by_their_own_columns(sweep, run_json):
+    (listing,) = run_json("results", "--group-by", "status,seed")["listings"]
+    assert listing["grouped_by"] == ["status", "seed"]
+    assert [(group["values"]["seed"], group["n"]) for group in listing["groups"]] == [(2, 2), (1, 2), (0, 2)]
+    assert all(len(group["tasks"]) == 2 for group in listing["groups"])
+    limited = run_json("results", "--over", "seed", "--limit", "1")["listings"][0]
+    assert limited["total"] == 6 and len(limited["groups"]) == 1
+    assert limited["same_in_all"]["model.penalty"] == 0.5 and "seed" not in limited["same_in_all"]
+
+
+@pytest.mark.database
+def test_a_config_without_a_result_is_no_difference(pipeline, sweep, run, run_json):
+    insert_tasks(
+        pipeline, trainings=[{**CORRELATION, "seed": 9, "batch_size": 4, "optimizer_class_params": {"lr": 0.5}}]
+    )
+    (listing,) = run_json("results", "--over", "seed")["listings"]
+    assert listing["grouped_by"] == ["model.bias", "model.penalty"] and listing["same_in_all"]["batch_size"] == 8
+    assert "Mean over seed." in run("results", "--over", "seed").stdout
+    assert run_json("results", "--columns")["columns"][-2]["values"] == 3
+
+
+@pytest.mark.database
+def test_sorting_by_a_column_that_not_all_have(sweep, run_json):
+    def biases(*options):
+        return [row["config"].get("model.bias") for row in run_json("results", *options)["listings"][0]["results"]]
+
+    assert biases("--sort", "bias") == biases("--sort=-bias") == [False] * 3 + [None] * 3
+    assert biases("--sort", "-bias", "--limit", "4") == [False] * 3 + [None]
+
+
+@pytest.mark.database
+def test_a_time_can_be_a_condition(sweep, run, run_json):
+    assert run_json("results", "--where", "finished_at>2020-01-31")["listings"][0]["total"] == 6
+    assert run_json("results", "--where", "finished_at<2020-01-31")["listings"] == []
+    assert "finished_at is compared with a time" in run("results", "--where", "finished_at<soon", code=2).stderr
+
+
+@pytest.mark.database
+def test_stale_results_and_what_changed(pipeline, run, run_json):
+    tasks = insert_tasks(pipeline, trainings=[{"seed": seed} for seed in range(4)])
+    line = {
+        "kind": "model",
+        "provider": "toy-lab/Line",
+        "distribution": "toy-lab",
+        "version": "1.0",
+        "sha256": "0" * 64,
+    }
+    points = {**line, "kind": "dataset", "provider": "toy-lab/Points"}
+    gone = {**line, "provider": "gone-lab/Net"}
+    finish(pipeline, {tasks[0]: 0.5}, provenance={"providers": [line]}, code_sha256="a" * 64)
+    finish(pipeline, {tasks[1]: 0.25}, provenance={"providers": [line, points]}, code_sha256="b" * 64)
+    finish(pipeline, {tasks[2]: 0.125}, provenance={"providers": [gone]}, code_sha256="c" * 64)
+    found = run_json("results", "--stale")
+    (listing,) = found["listings"]
+    assert [(row["task"], row["changed"]) for row in listing["results"]] == [
+        (tasks[1], ["toy-lab/Line", "toy-lab/Points"]),
+        (tasks[0], ["toy-lab/Line"]),
+    ]
+    assert len(found["stale"]) == 2 and found["unknown"] == ["model gone-lab/Net"]
+    assert "changed" not in run_json("results")["listings"][0]["results"][0]
+    result = run("results", "--stale")
+    assert "2 results" in result.stdout and "toy-lab/Line toy-lab/Points" in result.stdout
+    assert result.stderr == "These cannot be compared here: model gone-lab/Net.\n"
+    assert "changed = toy-lab/Line" in " ".join(run("results", "--stale", "--where", "score=0.5").stdout.split())
+    rows = list(csv.DictReader(io.StringIO(run("results", "--stale", "--csv", "-").stdout)))
+    assert [row["changed"] for row in rows] == ["toy-lab/Line toy-lab/Points", "toy-lab/Line"]
+
+
+@pytest.mark.database
+def test_nothing_stale_lists_nothing(pipeline, run, run_json):
+    (task,) = insert_tasks(pipeline)
+    finish(pipeline, {task: 0.5}, provenance={"providers": []})
+    assert run_json("results", "--stale") == {"listings": [], "stale": [], "unknown": []}
+    assert "No result is stale." in run("results", "--stale").stdout
 
 
 def test_short_names_are_given_only_where_they_are_unambiguous():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from synicix_core.tables.queue import Problem
-from tests.cli.conftest import fail, finish
+from tests.cli.conftest import claim_task, fail, finish
 from tests.rows import insert_tasks
 
 pytestmark = pytest.mark.database
@@ -57,6 +57,35 @@ def test_show_says_when_a_task_is_due(pipeline, run):
     claim = pipeline.queue.claim("a" * 32, "node7", 1, "cpu")
     pipeline.queue.retry_later(claim, Problem("it died", kind="died"), 3600.0)
     assert "scheduled, due in" in run("show", task).stdout.splitlines()[0]
+
+
+def test_show_says_that_a_result_is_stale_and_why(pipeline, run, run_json):
+    (task,) = insert_tasks(pipeline)
+    line = {
+        "kind": "model",
+        "provider": "toy-lab/Line",
+        "distribution": "toy-lab",
+        "version": "1.0",
+        "sha256": "0" * 64,
+    }
+    gone = {**line, "provider": "gone-lab/Net"}
+    finish(pipeline, {task: 0.5}, provenance={"providers": [line, gone]})
+    text = run("show", task).stdout
+    assert text.splitlines()[0] == f"task {task}: finished, stale"
+    assert "the source file of the model toy-lab/Line has changed" in text
+    assert "cannot be compared with the code installed here: model gone-lab/Net." in text
+    found = run_json("show", task)
+    assert len(found["stale"]) == 1 and found["not_compared"] == ["model gone-lab/Net"]
+
+
+def test_show_names_the_checkpoint_of_a_released_task(pipeline, project, run, run_json):
+    (task,) = insert_tasks(pipeline)
+    assert run_json("show", task)["checkpoint_file"] is None
+    pipeline.queue.release(claim_task(pipeline, task), f"{task}.1.checkpoint")
+    assert f"{task}.1.checkpoint: the next attempt goes on from it" in run("show", task).stdout
+    assert run_json("show", task)["checkpoint_file"].endswith(f"models/{task}.1.checkpoint")
+    finish(pipeline, {task: 0.5})
+    assert run_json("show", task)["checkpoint_file"] is None and run_json("show", task)["stale"] == []
 
 
 def test_load_wants_a_result_and_an_intact_file(pipeline, project, run):

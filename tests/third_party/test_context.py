@@ -37,6 +37,9 @@ class Observer:
         assert Path(path).is_file()
         self.checkpoints.append(epoch)
 
+    def checkpoint_failed(self, message: str) -> None:
+        raise AssertionError(message)
+
     def progress(self) -> None:
         """Take note."""
 
