@@ -46,17 +46,16 @@ def fill(pipeline: Any) -> dict[str, int]:
         f"INSERT INTO {task} ({_MD5}, dataset_config_md5_hash, model_config_md5_hash, training_config_md5_hash) "
         f"SELECT {digest}, d.dataset_config_md5_hash, m.model_config_md5_hash, c.training_config_md5_hash "
         f"FROM {tables.DatasetConfig.full_table_name} d CROSS JOIN {tables.ModelConfig.full_table_name} m "
-        f"CROSS JOIN {tables.TrainingConfig.full_table_name} c",
+        f"CROSS JOIN {tables.TrainingConfig.full_table_name} c ORDER BY 1",
     )
     # The digests are as good as random numbers: their last three digits decide what became of a task.
     fate = "SUBSTR(t.training_task_md5_hash, 30, 3)"
     with_result = f"{fate} >= '{_digits(_PENDING + _ERRORS)}'"
     with_error = f"{fate} >= '{_digits(_PENDING)}' AND NOT {with_result}"
-    hours, cause = ("make_interval(hours => {0})", "('x' || {0})::bit(12)::int") if postgres else (
-        "INTERVAL {0} HOUR", "CONV({0}, 16, 10)"
-    )  # fmt: skip
-    some = cause.format("SUBSTR(t.training_task_md5_hash, 1, 3)")
-    other = cause.format("SUBSTR(t.training_task_md5_hash, 4, 3)")
+    hours = "make_interval(hours => {0})" if postgres else "INTERVAL {0} HOUR"
+    number = "('x' || {0})::bit(12)::int" if postgres else "CONV({0}, 16, 10)"
+    some = number.format("SUBSTR(t.training_task_md5_hash, 1, 3)")
+    other = number.format("SUBSTR(t.training_task_md5_hash, 4, 3)")
     now = "(statement_timestamp() AT TIME ZONE 'UTC')" if postgres else "UTC_TIMESTAMP(3)"
     then = f"{now} - {hours.format(some)}"
     for state, which, columns, values in (
@@ -73,20 +72,19 @@ def fill(pipeline: Any) -> dict[str, int]:
             connection,
             f"INSERT INTO {attempt} ({_MD5}, attempt, worker, host, pid, process, device, state, started_at, "
             f"heartbeat_at, epoch{columns}) SELECT t.{_MD5}, 1, t.{_MD5}, CONCAT('node', MOD({other}, 40)), 17, "
-            f"'node/17', 'cpu', '{state}', {then}, {then}, 100{values} FROM {task} t WHERE {which}",
+            f"'node/17', 'cpu', '{state}', {then}, {then}, 100{values} FROM {task} t WHERE {which} ORDER BY 1",
         )
-    json_type = "CAST(%s AS json)"
-    blob = json_type
+    given = "CAST(%s AS json)"
     execute(
         connection,
         f"INSERT INTO {result} ({_MD5}, test_score, status, scores, best_epoch, epochs, training_epoch_loss_history, "
         f"validation_epoch_loss_history, regularization_loss_history, model_class_params_history, model_save_path, "
         f"model_sha256, by_attempt, train_seconds, code_sha256, provenance, utc_insert_time) "
-        f"SELECT t.{_MD5}, ({some} * 4096.0 + {other}) / 16777216, 'completed', {json_type}, MOD({other}, 100), 100, "
-        f"{blob}, {blob}, {blob}, {blob}, CONCAT(t.{_MD5}, '.1.pt'), CONCAT(t.{_MD5}, t.{_MD5}), 1, {other} / 7.0, "
-        f"CONCAT(m.model_config_md5_hash, m.model_config_md5_hash), {json_type}, {then} "
+        f"SELECT t.{_MD5}, ({some} * 4096.0 + {other}) / 16777216, 'completed', {given}, MOD({other}, 100), 100, "
+        f"{given}, {given}, {given}, {given}, CONCAT(t.{_MD5}, '.1.pt'), CONCAT(t.{_MD5}, t.{_MD5}), 1, {other} / 7.0, "
+        f"CONCAT(m.model_config_md5_hash, m.model_config_md5_hash), {given}, {then} "
         f"FROM {task} t JOIN {tables.ModelConfig.full_table_name} m ON m.model_config_md5_hash = t.model_config_md5_hash "
-        f"WHERE {with_result}",
+        f"WHERE {with_result} ORDER BY 1",
         (json.dumps(_SCORES), *([json.dumps(_BLOB)] * 4), json.dumps(_PROVENANCE)),
     )
     pipeline.queue.enqueue()
@@ -97,9 +95,9 @@ def fill(pipeline: Any) -> dict[str, int]:
     )
     for table in (task, attempt, result, tables.jobs_name):
         execute(connection, f"VACUUM ANALYZE {table}" if postgres else f"ANALYZE TABLE {table}").close()
-    counts = {"tasks": task, "results": result}
+    counted = {"tasks": task, "results": result}
     found = {
-        name: int(execute(connection, f"SELECT COUNT(*) FROM {table}").fetchone()[0]) for name, table in counts.items()
+        name: int(execute(connection, f"SELECT COUNT(*) FROM {table}").fetchone()[0]) for name, table in counted.items()
     }
     failed = execute(connection, f"SELECT COUNT(*) FROM {tables.jobs_name} WHERE status = 'error'").fetchone()[0]
     return found | {"errors": int(failed)}

@@ -283,7 +283,8 @@ def test_a_config_without_a_result_is_no_difference(pipeline, sweep, run, run_js
     (listing,) = run_json("results", "--over", "seed")["listings"]
     assert listing["grouped_by"] == ["model.bias", "model.penalty"] and listing["same_in_all"]["batch_size"] == 8
     assert "Mean over seed." in run("results", "--over", "seed").stdout
-    assert run_json("results", "--columns")["columns"][-2]["values"] == 3
+    columns = {item["column"]: item["values"] for item in run_json("results", "--columns")["columns"]}
+    assert (columns["seed"], columns["batch_size"]) == (3, 1)
 
 
 @pytest.mark.database

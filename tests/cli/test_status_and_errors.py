@@ -54,7 +54,7 @@ def test_every_task_is_in_one_state(pipeline, tasks, run, run_json):
 
 def test_a_paused_task_is_counted_as_such(pipeline, tasks, run, run_json):
     (pipeline.TrainingResult.jobs & {"training_task_md5_hash": tasks[0]}).delete_quick()
-    pipeline.TrainingResult.jobs.insert1({"training_task_md5_hash": tasks[0], "status": "ignore"})
+    pipeline.TrainingResult.jobs.insert1({"training_task_md5_hash": tasks[0], "status": "ignore", "priority": 5})
     assert run_json("status")["states"]["paused"] == 1
     assert "5 pending" in run("status").stdout and "1 paused" in run("status").stdout
     assert run_json("show", tasks[0])["state"] == "paused"
@@ -64,7 +64,7 @@ def test_jobs_of_no_task_and_of_finished_tasks_are_not_counted(pipeline, tasks, 
     finish(pipeline, {tasks[0]: 0.5})
     jobs = pipeline.TrainingResult.jobs
     for task, status in ((tasks[0], "error"), ("f" * 32, "error")):
-        jobs.insert1({"training_task_md5_hash": task, "status": status})
+        jobs.insert1({"training_task_md5_hash": task, "status": status, "priority": 5})
     states = run_json("status")["states"]
     assert states == {"pending": 5, "scheduled": 0, "running": 0, "finished": 1, "error": 0, "paused": 0}
 
