@@ -22,8 +22,8 @@ __all__ = ["run"]
 
 LEASE, HEARTBEAT, INTERVAL = 4.0, 1.0, 10
 """Seconds, seconds, and epochs from checkpoint to checkpoint."""
-REPETITIONS, EPOCHS, TRIALS = 3, 25, 4_000
-"""Kills of each kind, epochs before each, and training trials: an epoch takes a tenth of a second or so."""
+REPETITIONS, EPOCHS, TRIALS = 3, 20, 4_000
+"""Kills of each kind, epochs before each and half an interval more, and training trials: 0.1 s for an epoch or so."""
 AIM = LEASE + 5.0
 PATIENCE = 60.0
 

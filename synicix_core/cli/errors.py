@@ -28,6 +28,9 @@ _KINDS = {
     "lost": "workers were lost",
     "cancelled": "cancelled by a person",
 }
+_NO_STACK = {"cancelled", "died", "hung", "lost"}
+"""Kinds of error that come without a traceback."""
+
 _WAYS = "Name tasks, or give one of --all, --like, --cause, --kind and --stale, or --where."
 
 
@@ -62,7 +65,8 @@ def errors(place: Place, kind: str | None, conditions: tuple[str, ...], stack: s
         click.echo(f"{count(total, 'task')} ended in an error.\n")
         for group in groups:
             click.echo(_describe(group))
-        click.echo(f"For the traceback, run:  synicix-run errors --stack {groups[0].tasks[0][:8]}")
+        if with_stack := [group for group in groups if group.kind not in _NO_STACK]:
+            click.echo(f"For the traceback, run:  synicix-run errors --stack {with_stack[0].tasks[0][:8]}")
         click.echo(
             f"To try again, run:       synicix-run retry TASK..., retry --cause {groups[0].cause}, or retry --all"
         )
@@ -96,8 +100,12 @@ def retry(
     Makes these tasks pending again, with all their attempts before them; a worker trains them.
     """
     ways = bool(tasks) + everything + stale + sum(way is not None for way in (like, cause, kind))
-    if ways > 1 or not (ways or conditions) or (tasks and conditions):
+    if ways > 1 or (tasks and conditions):
+        raise click.UsageError(f"These exclude each other. {_WAYS}")
+    if not (ways or conditions):
         raise click.UsageError(_WAYS)
+    if like is not None and not like.strip():
+        raise click.UsageError("--like needs a text; to retry everything, give --all.")
     pipeline = place.pipeline()
     from synicix_core.cli.where import task_restriction
     from synicix_core.tables.error_groups import ErrorFilter, failed_tasks
@@ -121,7 +129,7 @@ def retry(
 
 
 def _describe(group: ErrorGroup) -> str:
-    facts = [_KINDS.get(group.kind, group.kind), f"cause {group.cause}"]
+    facts = [_KINDS.get(group.kind, group.kind), f"kind {group.kind}", f"cause {group.cause}"]
     if group.host_count:
         facts.append("on " + (", ".join(group.hosts) or f"{group.host_count:,} machines"))
         facts.append(f"last {duration(group.seconds_ago)} ago")
@@ -134,6 +142,7 @@ def _describe(group: ErrorGroup) -> str:
 
 def _show_stack(pipeline: Pipeline, name: str, as_json: bool) -> None:
     from synicix_core.errors import ConfigurationError
+    from synicix_core.tables.error_groups import cancellation
     from synicix_core.tables.overview import attempts_of
 
     task = pipeline.task(name)
@@ -147,6 +156,8 @@ def _show_stack(pipeline: Pipeline, name: str, as_json: bool) -> None:
         keys = ("attempt", "host", "device", "state", "started_at", "error_kind", "error_cause", "error", "error_stack")
         print_json({"task": task} | {key: last[key] for key in keys})
         return
+    if cancelled := cancellation(pipeline.tables, task):
+        click.echo(f"task {task}: {cancelled}. Before that it failed as follows.")
     click.echo(f"task {task}, attempt {last['attempt']} on {last['host']}, {last['device']}")
     click.echo((last["error_stack"] or "").rstrip() or f"{last['error']}\nIt has no traceback.")
 
@@ -192,7 +203,8 @@ def _retry_stale(pipeline: Pipeline, restriction: str, yes: bool, as_json: bool)
         return
     _say_retried(len(tasks))
     if tasks:
-        click.echo("Their model files are left over. To remove them, run: synicix-run gc")
+        click.echo("Workers that are running go on with the code that they imported: start them again.")
+        click.echo("The old model files are left over. To remove them, run: synicix-run gc")
 
 
 def _say_retried(number: int) -> None:

@@ -65,7 +65,7 @@ def gc(place: Place, yes: bool, unknown: bool, as_json: bool) -> None:
 def _list(findings: Findings, unknown: bool) -> None:
     for note in findings.notes:
         click.echo(f"Note: {note}", err=True)
-    if not findings.leftovers:
+    if not findings.leftovers and findings.refusal is None:
         click.echo("Every file belongs to a row, and every result has its files.")
         return
     known = [item for item in findings.leftovers if not item.unknown]

@@ -139,7 +139,7 @@ def pause(place: Place, tasks: tuple[str, ...], conditions: tuple[str, ...], eve
     from synicix_core.tables.queue_control import pause as pause_tasks
 
     change = pause_tasks(pipeline.tables, chosen)
-    _report("paused", change, as_json, hint="To go on with them, run: synicix-run queue resume")
+    _report("paused", change, as_json, hint="To go on with them, run: synicix-run queue resume --all")
 
 
 @queue.command("resume", cls=Command)
@@ -227,7 +227,7 @@ def _report(
         click.echo(f"{count(change.changed, 'task')} {what}.")
     for state, amount in change.left.items():
         if state not in silent or not change.changed:
-            click.echo(f"{count(amount, 'task')} left alone: {_WHY_LEFT[state][amount > 1]}.")
+            click.echo(f"{count(amount, 'task')} {_WHY_LEFT[state][amount > 1]}; left alone.")
     if change.changed and hint:
         click.echo(hint)
 

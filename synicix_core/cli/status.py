@@ -86,11 +86,20 @@ def _workers(running: list[RunningAttempt]) -> str:
 def _eta(states: dict[str, int], running: list[RunningAttempt], pace: Pace, lease: float) -> float | None:
     """Return the seconds until all is done, if the workers that are alive go on as before; None where none is."""
     alive = [attempt for attempt in running if attempt.heartbeat_age <= lease]
-    if not alive or pace.mean_seconds is None:
+    totals = [total for attempt in alive if (total := _expected(attempt, pace)) is not None]
+    if not alive or len(totals) < len(alive):
         return None
-    under_way = sum(max(pace.mean_seconds - attempt.seconds, 0.0) for attempt in alive)
-    waiting = (states["pending"] + states["scheduled"]) * pace.mean_seconds
-    return (under_way + waiting) / len(alive)
+    left = [max(total - attempt.seconds, 0.0) for total, attempt in zip(totals, alive, strict=True)]
+    # What runs now says more about what comes than what was done before, which may have been of another kind.
+    waiting = (states["pending"] + states["scheduled"]) * sum(totals) / len(totals)
+    return max((sum(left) + waiting) / len(alive), *left)
+
+
+def _expected(attempt: RunningAttempt, pace: Pace) -> float | None:
+    """Return the seconds that an attempt takes in all, judged by its epochs, or else by what was finished before."""
+    if attempt.epoch:
+        return attempt.seconds * attempt.epoch_limit / attempt.epoch
+    return None if pace.mean_seconds is None else max(pace.mean_seconds, attempt.seconds)
 
 
 def _advice(states: dict[str, int], running: list[RunningAttempt]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from synicix_core.cli.project import where_option
+from synicix_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from synicix_core.pipeline import Pipeline
@@ -40,8 +41,10 @@ def chosen_tasks(
     """
     from synicix_core.cli.where import task_restriction
 
-    if bool(tasks) + bool(conditions) + everything != 1:
-        raise click.UsageError("Name tasks, or give --where CONDITION or --all.")
+    ways = bool(tasks) + bool(conditions) + everything
+    if ways != 1:
+        exclusive = "These exclude each other. " if ways else ""
+        raise click.UsageError(f"{exclusive}Name tasks, or give --where CONDITION or --all.")
     pipeline = place_pipeline()
     from synicix_core.tables.queue_control import choose_tasks
 
@@ -65,11 +68,13 @@ def ask(what: str, question: str, nothing: str) -> None:
 
     Raises
     ------
-    click.UsageError
+    ConfigurationError
         If there is nobody to answer.
     """
     if not sys.stdin.isatty():
-        raise click.UsageError(f"{what} If that is meant, add --yes.")
+        raise ConfigurationError(
+            what.rstrip("."), why="nobody is there to be asked", hint="If that is meant, add --yes."
+        )
     if not click.confirm(f"{what} {question}", err=True):
         click.echo(nothing, err=True)
         click.get_current_context().exit(1)

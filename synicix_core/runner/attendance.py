@@ -63,7 +63,7 @@ class Attendance:
     stall_seconds : float
         An executor that says nothing for so long hangs.
     tell : callable
-        Takes the messages that are for people: epochs and checkpoints.
+        Takes the messages that are for people: epochs, checkpoints, and that it is stopping.
     """
 
     def __init__(
@@ -116,6 +116,7 @@ class Attendance:
                 if not asked:
                     asked = True  # once more, in case that the task came after the signal
                     self.ask_to_stop(self._executor)
+                    self._tell({"type": "stopping"})
                 if self._interrupted.seconds_left < _RELEASE_SECONDS:
                     self._executor.close()
                     return Ended(executor_usable=False)

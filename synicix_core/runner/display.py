@@ -24,7 +24,7 @@ class WorkerDisplay(Protocol):
         """Show the row of a result."""
 
     def task_ended(self, task: str, how: str, why: str) -> None:
-        """Show that an attempt ended without a result: ``failed``, ``released`` or ``lost``."""
+        """Show that an attempt ended without a result: ``failed``, ``released``, ``stopped`` (by a person) or ``lost``."""
 
     def close(self) -> None:
         """Leave the terminal tidy."""

@@ -131,10 +131,11 @@ class Endings:
         self._display.task_ended(claim.task, "released", why)
         self._returned()
 
-    def lose(self, claim: Claim, why: str) -> None:
+    def lose(self, claim: Claim, error: ClaimLost) -> None:
         """Say that a claim is not ours any more, and take away what was trained for it."""
+        wanted = error.why.endswith(("paused", "cancelled"))
         (self._settings.model_save_dir / model_path(claim.task, claim.attempt)).unlink(missing_ok=True)
-        self._display.task_ended(claim.task, "lost", why)
+        self._display.task_ended(claim.task, "stopped" if wanted else "lost", error.why if wanted else str(error))
         self._returned()
 
     def fail(self, claim: Claim, problem: Problem, *, can_split: bool = False) -> None:

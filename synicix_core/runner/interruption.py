@@ -107,4 +107,6 @@ class Interruption:
             last_words()
         finally:
             if self._exits:
+                # Past everything that may be blocked, and would print it in order.
+                os.write(2, b"Ended at once; what was trained goes on when another worker takes it back.\n")
                 os._exit(code)

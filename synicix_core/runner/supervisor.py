@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from synicix_core.database import is_conflict
@@ -304,6 +305,10 @@ class Supervisor:
             self._send(executor, spec.to_wire())
             if at_once:
                 self._announce(claim, row)
+            if claim.attempt > 1:
+                resumes = any(Path(file).exists() for file in spec.resume_from)
+                start = "goes on from its last checkpoint" if resumes else "starts from the beginning"
+                self._display.message(f"{claim.task[:8]} (attempt {claim.attempt}) {start}.")
             self._note_end(claim, attendance.wait(), begun)
         self._cache.release()
 
@@ -338,7 +343,7 @@ class Supervisor:
         except DatabaseUnavailable:
             raise
         except ClaimLost as error:
-            self._endings.lose(claim, str(error))
+            self._endings.lose(claim, error)
         except Exception as error:
             try:
                 if isinstance(error, _Stopped):
@@ -348,7 +353,7 @@ class Supervisor:
                 else:  # a store that is full, a row that was deleted: this task's end, not the worker's
                     self._endings.fail(claim, problem_of(error))
             except ClaimLost as lost:
-                self._endings.lose(claim, str(lost))
+                self._endings.lose(claim, lost)
 
     def _announce(self, claim: Claim, row: dict[str, Any]) -> None:
         """Tell that a task begins, after everything that there is to tell of the one before."""
@@ -397,6 +402,10 @@ class Supervisor:
         elif message["type"] == "checkpoint":
             saved = CheckpointSaved(**self._whose(claim), path=message["path"], epoch=message["epoch"])
             self._observers.notify("synicix_checkpoint_saved", saved)
+        elif message["type"] == "stopping":
+            self._display.message(
+                "Stopping: the step is finished and a checkpoint saved. A second signal ends at once."
+            )
         elif message["type"] == "checkpoint_failed":
             self._display.message(f"{claim.task[:8]}: {message['error']}")
 

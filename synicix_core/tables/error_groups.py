@@ -14,7 +14,15 @@ from synicix_core.database.reconnect import execute
 from synicix_core.errors import ConfigurationError
 from synicix_core.tables.schema import Tables
 
-__all__ = ["CANCELLED", "CANCELLED_CAUSE", "ErrorFilter", "ErrorGroup", "failed_tasks", "group_failures"]
+__all__ = [
+    "CANCELLED",
+    "CANCELLED_CAUSE",
+    "ErrorFilter",
+    "ErrorGroup",
+    "cancellation",
+    "failed_tasks",
+    "group_failures",
+]
 
 CANCELLED = "cancelled by "
 """How the message of a task begins that a person cancelled; what follows is who it was."""
@@ -135,6 +143,12 @@ def failed_tasks(tables: Tables, wanted: ErrorFilter | None = None) -> list[str]
     return [str(row[0]) for row in rows]
 
 
+def cancellation(tables: Tables, task: str) -> str:
+    """Return what is said of a task that somebody cancelled, and nothing of any other."""
+    message = _messages(tables, [task]).get(task, "")
+    return message if message.startswith(CANCELLED) else ""
+
+
 def _failures(tables: Tables, wanted: ErrorFilter) -> tuple[str, tuple[Any, ...]]:
     """Return a query of one row for each task in error, and its arguments.
 
@@ -144,8 +158,11 @@ def _failures(tables: Tables, wanted: ErrorFilter) -> tuple[str, tuple[Any, ...]
     jobs, attempts = tables.jobs_name, tables.TrainingAttempt.full_table_name
     first_line = "split_part" if tables.connection.adapter.backend == "postgresql" else "SUBSTRING_INDEX"
     cancelled = f"LEFT(j.error_message, {len(CANCELLED)}) = '{CANCELLED}'"
+    # A pending task was cancelled: neither place nor time of an attempt before that is of interest.
+    theirs = f"{cancelled} AND (a.error_kind IS NULL OR a.error_kind <> 'cancelled')"
     sql = (
-        f"SELECT j.{_MD5} AS task, a.host AS host, a.heartbeat_at AS ended_at, "
+        f"SELECT j.{_MD5} AS task, CASE WHEN {theirs} THEN NULL ELSE a.host END AS host, "
+        f"CASE WHEN {theirs} THEN NULL ELSE a.heartbeat_at END AS ended_at, "
         f"CASE WHEN {cancelled} THEN 'cancelled' ELSE COALESCE(a.error_kind, 'error') END AS kind, "
         f"CASE WHEN {cancelled} THEN '{CANCELLED_CAUSE}' "
         f"ELSE COALESCE(a.error_cause, {first_line}(j.error_message, %s, 1)) END AS cause "

@@ -153,10 +153,15 @@ def count_results(tables: Tables, selection: Selection) -> int:
     """Return how many results are meant."""
     if selection.is_everything:
         sql, args = f"SELECT COUNT(*) FROM {tables.TrainingResult.full_table_name}", list[Any]()
-    else:
-        source, args = selection.sql(tables)
-        sql = f"SELECT {TASKS_BY_RESULT} COUNT(*) {source}"
-    return int(execute(tables.connection, sql, args).fetchone()[0])
+        return int(execute(tables.connection, sql, args).fetchone()[0])
+    if tables.connection.adapter.backend != "postgresql" and selection.configs and not selection.restriction:
+        # Looking for each result in a list of the tasks takes MySQL less than looking its task up.
+        task = tables.TrainingTask.full_table_name
+        where = " AND ".join(f"{kind}_config_md5_hash IN ({_listed(md5s)})" for kind, md5s in selection.configs.items())
+        selection = replace(selection, configs={}, restriction=f"SELECT {_MD5} FROM {task} WHERE {where}")
+    source, args = selection.sql(tables)
+    hint = "/*+ JOIN_PREFIX(r) */" if selection.restriction else TASKS_BY_RESULT
+    return int(execute(tables.connection, f"SELECT {hint} COUNT(*) {source}", args).fetchone()[0])
 
 
 def used_configs(tables: Tables, selection: Selection) -> dict[str, frozenset[str]]:

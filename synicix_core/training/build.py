@@ -93,7 +93,7 @@ def building(registered: Registered) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        error.add_note(f"This happened in the {registered.kind} {registered.qualified}.")
+        error.add_note(f"This happened while the {registered.kind} {registered.qualified} was at work.")
         raise
 
 

@@ -62,7 +62,7 @@ def test_pause_and_resume(pipeline, tasks, run, run_json):
     finish(pipeline, {tasks[1]: 0.5}, **CODE)
     text = run("queue", "pause", tasks[0], tasks[1], tasks[2][:12], tasks[2]).stdout
     assert "2 tasks paused; 1 of them was running: its worker stops it at the next heartbeat." in text
-    assert "1 task left alone: has a result." in text and "synicix-run queue resume" in text
+    assert "1 task has a result; left alone." in text and "synicix-run queue resume" in text
     assert run_json("queue", "pause", "--where", "seed>=0") == {
         "paused": 3,
         "were_running": 0,
@@ -70,7 +70,7 @@ def test_pause_and_resume(pipeline, tasks, run, run_json):
     }
     assert run("queue", "resume", tasks[2]).stdout.startswith("1 task resumed.\n")
     assert run_json("queue", "resume", "--all")["resumed"] == 4
-    assert run("queue", "resume", "--all").stdout == "No task was resumed.\n5 tasks left alone: are pending.\n"
+    assert run("queue", "resume", "--all").stdout == "No task was resumed.\n5 tasks are pending; left alone.\n"
 
 
 def test_several_running_tasks_are_said(pipeline, tasks, run):
@@ -89,12 +89,13 @@ def test_a_task_that_is_not_queued_yet_can_be_paused(pipeline, tasks, run):
 def test_cancel_asks_first(pipeline, tasks, run, run_json, monkeypatch):
     claim_task(pipeline, tasks[0])
     refused = run("queue", "cancel", "--all", code=2).stderr
-    assert "6 tasks would be cancelled, 1 of them running. If that is meant, add --yes." in refused
+    assert "6 tasks would be cancelled, 1 of them running: nobody is there to be asked." in refused
+    assert "If that is meant, add --yes." in refused
     assert status(pipeline, tasks[0]) == "reserved" and status(pipeline, tasks[1]) == "pending"
     monkeypatch.setattr("getpass.getuser", lambda: "alice")
     text = run("queue", "cancel", tasks[0], tasks[1], "--yes").stdout
     assert "2 tasks cancelled; 1 of them was running" in text and "retry --kind cancelled" in text
-    assert run("queue", "cancel", tasks[0]).stdout == "No task was cancelled.\n1 task left alone: ended in an error.\n"
+    assert run("queue", "cancel", tasks[0]).stdout == "No task was cancelled.\n1 task ended in an error; left alone.\n"
     (group,) = run_json("errors", "--kind", "cancelled")["errors"]
     assert (group["message"], group["count"], group["kind"]) == ("cancelled by alice", 2, "cancelled")
     assert run_json("retry", "--kind", "cancelled")["retried"] == 2

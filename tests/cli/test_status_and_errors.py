@@ -86,7 +86,10 @@ def test_nobody_at_work_says_what_to_do(pipeline, tasks, run):
 def test_errors_are_grouped_by_cause(pipeline, tasks, run, run_json):
     for number, task in enumerate(tasks[:4]):
         problem = Problem(
-            f"ValueError: bad lr {number}\nThis happened in Adam.", "Traceback: line 1", "error", "12345678"
+            f"ValueError: bad lr {number}\nThis happened while Adam was at work.",
+            "Traceback: line 1",
+            "error",
+            "12345678",
         )
         pipeline.queue.fail(claim_task(pipeline, task), problem)
     # Where nobody classified the error, its first line is the cause.
@@ -101,7 +104,7 @@ def test_errors_are_grouped_by_cause(pipeline, tasks, run, run_json):
     assert (second["message"], second["count"], len(second["cause"])) == ("OSError: 100% full", 1, 8)
     text = run("errors").stdout
     assert "5 tasks ended in an error." in text and "4 tasks: ValueError: bad lr" in text
-    assert "error in the code that was trained, cause 12345678, on node8, last" in text
+    assert "error in the code that was trained, kind error, cause 12345678, on node8, last" in text
     assert "retry --cause 12345678" in text
     assert run_json("retry", "--cause", second["cause"])["retried"] == 1
     assert run_json("retry", "--cause", "12345678")["retried"] == 4
@@ -184,7 +187,10 @@ def test_retry_of_stale_results(pipeline, tasks, run, run_json):
     finish(pipeline, dict.fromkeys(tasks[:3], 0.5), code_sha256="1" * 64, provenance={"providers": [line]})
     finish(pipeline, {tasks[3]: 0.5}, code_sha256="2" * 64, provenance={"providers": [gone]})
     refused = run("retry", "--stale", code=2).stderr
-    assert "3 results would be deleted and trained anew. If that is meant, add --yes." in refused
+    assert (
+        "3 results would be deleted and trained anew: nobody is there to be asked. If that is meant, add --yes."
+        in refused
+    )
     assert (
         "The source file of the model toy-lab/Line has changed" in refused
         and "gone-lab/Net cannot be compared" in refused
