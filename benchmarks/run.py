@@ -11,7 +11,17 @@ import time
 # One thread, for numbers that repeat; set before torch is imported here or in any process started from here.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-NAMES = ("help", "populate_overhead", "nn_trainer_epoch", "precision", "queueing", "claims", "recovery", "checkpoints", "views")
+NAMES = (
+    "help",
+    "populate_overhead",
+    "nn_trainer_epoch",
+    "precision",
+    "queueing",
+    "claims",
+    "recovery",
+    "checkpoints",
+    "views",
+)
 
 
 def main(names: list[str]) -> int:
