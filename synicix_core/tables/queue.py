@@ -25,6 +25,10 @@ __all__ = ["DEFAULT_PRIORITY", "Claim", "Exclusions", "Problem", "Queue"]
 _MD5 = "training_task_md5_hash"
 _ERROR_LENGTH = 2047
 _REFRESH_SECONDS = 60.0
+_MANY = 1000
+"""Tasks queued at once after which PostgreSQL is told to count."""
+_FEW, _SOME, _STRETCH = 200, 500, 200
+"""Jobs looked at: those to lock one of, those at the head of the queue, and those along the key for a random one."""
 
 DEFAULT_PRIORITY = 5
 """DataJoint's own; lower numbers are more urgent."""
@@ -125,9 +129,19 @@ class Queue:
             f"INSERT {ignore}INTO {self._jobs} ({_MD5}, status, priority) "
             f"SELECT t.{_MD5}, 'pending', {DEFAULT_PRIORITY} FROM {self._task} t "
             f"WHERE NOT EXISTS (SELECT 1 FROM {self._results} r WHERE r.{_MD5} = t.{_MD5}) "
-            f"AND NOT EXISTS (SELECT 1 FROM {self._jobs} j WHERE j.{_MD5} = t.{_MD5}){conflict}",
+            f"AND NOT EXISTS (SELECT 1 FROM {self._jobs} j WHERE j.{_MD5} = t.{_MD5}) "
+            # All is read before anything is written: PostgreSQL would otherwise, where the job table was empty at its last
+            # vacuum, read for each task all that it has inserted so far. No index has this order, so it has to sort.
+            f"ORDER BY CONCAT(t.{_MD5}, ''){conflict}",
         )
-        return max(int(cursor.rowcount), 0)
+        count = max(int(cursor.rowcount), 0)
+        if self._postgres and count >= _MANY:
+            # A planner that takes the queue for empty sorts all of it for each claim; MySQL counts by itself.
+            tables = self.tables
+            configs = (tables.DatasetConfig, tables.ModelConfig, tables.TrainingConfig)
+            for name in (self._jobs, self._task, *(config.full_table_name for config in configs)):
+                execute(self.connection, f"ANALYZE {name}")
+        return count
 
     def refresh(self) -> None:
         """Queue what was inserted past us, or wait for whoever is just doing so; for workers that found nothing."""
@@ -169,10 +183,9 @@ class Queue:
         order : {"original", "random"}
             By priority and age, or at random within the highest priority.
         """
-        where, args = self._claimable(restriction, exclusions or Exclusions())
+        lock = self._lock_random if order == "random" else self._lock_first
         with transaction(self.connection):
-            task = self._lock_random(where, args) if order == "random" else None
-            task = task or self._lock_first(where, args)
+            task = lock(restriction, exclusions or Exclusions())
             if task is None:
                 return None
             execute(
@@ -350,11 +363,17 @@ class Queue:
             }
         )
 
-    def _claimable(self, restriction: str, exclusions: Exclusions, *, due: bool = True) -> tuple[str, tuple[Any, ...]]:
-        """Return the FROM and WHERE clauses, and their arguments, of the tasks that this worker may claim."""
+    def _claimable(
+        self, restriction: str, exclusions: Exclusions, *, due: bool = True, among: str = ""
+    ) -> tuple[str, tuple[Any, ...]]:
+        """Return the FROM and WHERE clauses, and their arguments, of the tasks that this worker may claim.
+
+        `among` is SQL that yields the md5s of the only jobs to look at.
+        """
         aliases = {"DatasetConfig": "d", "ModelConfig": "m", "TrainingConfig": "c"}
         columns = {"d": "dataset_config_md5_hash", "m": "model_config_md5_hash", "c": "training_config_md5_hash"}
-        joins = f"FROM {self._jobs} j JOIN {self._task} t ON t.{_MD5} = j.{_MD5}"
+        jobs = f"({among}) n JOIN {self._jobs} j ON j.{_MD5} = n.{_MD5}" if among else f"{self._jobs} j"
+        joins = f"FROM {jobs} JOIN {self._task} t ON t.{_MD5} = j.{_MD5}"
         where, args = "j.status = 'pending'", list[Any]()
         if due:
             where += f" AND j.scheduled_time <= {self._now}"
@@ -373,31 +392,69 @@ class Queue:
             where += f" AND t.{_MD5} IN ({restriction})"
         return f"{joins} WHERE {where}", tuple(args)
 
-    def _lock_first(self, where: str, args: tuple[Any, ...]) -> str | None:
-        # MySQL would otherwise start from the small table and lock what it reads of the queue.
-        straight = "" if self._postgres else "STRAIGHT_JOIN "
+    def _lock_first(self, restriction: str, exclusions: Exclusions) -> str | None:
+        """Lock the first task that nobody else is just claiming."""
+        if not restriction and not exclusions:
+            where, args = self._claimable(restriction, exclusions)
+            # MySQL would otherwise start from the tasks and lock what it reads of the queue.
+            straight = "" if self._postgres else "STRAIGHT_JOIN "
+            row = execute(
+                self.connection,
+                f"SELECT {straight}j.{_MD5} {where} ORDER BY j.priority, j.scheduled_time LIMIT 1 "
+                "FOR UPDATE OF j SKIP LOCKED",
+                args,
+            ).fetchone()
+            return None if row is None else str(row[0])
+        # Under a condition a lock on all that is read would keep others from what they may claim.
+        rows = self._look(restriction, exclusions, _FEW)
+        if not rows:
+            return None
+        first, priority = rows[0]
+        return self._lock([first]) or self._lock([task for task, urgency in rows if urgency == priority])
+
+    def _lock_random(self, restriction: str, exclusions: Exclusions) -> str | None:
+        """Lock a task at random among those of the highest priority."""
+        first = self._look(restriction, exclusions, _FEW)
+        if not first:
+            return None
+        priority = first[0][1]
+        # A stretch of the job table along its key, which reads no more than that whatever the planner knows.
+        among = f"SELECT {_MD5} FROM {self._jobs} WHERE {_MD5} >= %s ORDER BY {_MD5} LIMIT {_STRETCH}"
+        near, args = self._claimable(restriction, exclusions, among=among)
+        for _ in range(3):
+            sql = f"SELECT j.{_MD5} {near} AND j.priority = %s"
+            rows = execute(self.connection, sql, (secrets.token_hex(16), *args, priority)).fetchall()
+            if rows and (task := self._lock([secrets.choice(rows)[0]])):
+                return task
+        # Few are claimable, or none of them near: at random among the first ones, whose order no longer matters.
+        tasks = [task for task, urgency in self._look(restriction, exclusions, _SOME) if urgency == priority]
+        return (self._lock([secrets.choice(tasks)]) or self._lock(tasks)) if tasks else None
+
+    def _look(self, restriction: str, exclusions: Exclusions, limit: int) -> list[tuple[str, int]]:
+        """Return the first claimable tasks and their priorities, taking no lock: those at the head of the queue, if any."""
+        head = (
+            f"SELECT {_MD5} FROM {self._jobs} WHERE status = 'pending' AND scheduled_time <= {self._now} "
+            f"ORDER BY priority, scheduled_time LIMIT {_SOME if restriction or exclusions else limit}"
+        )
+        # Where none of these will do, few will: then the planner may begin at the queue or at what meets the condition.
+        for among in (head, ""):
+            where, args = self._claimable(restriction, exclusions, among=among)
+            sql = f"SELECT j.{_MD5}, j.priority {where} AND 1 = %s ORDER BY j.priority, j.scheduled_time LIMIT {limit}"
+            rows = execute(self.connection, sql, (*args, 1)).fetchall()
+            if rows:
+                return [(str(task), int(priority)) for task, priority in rows]
+        return []
+
+    def _lock(self, tasks: Sequence[str]) -> str | None:
+        """Lock one of these jobs that is still pending and nobody else's; no order, so that no others are locked for it."""
+        marks = ", ".join(["%s"] * len(tasks))
         row = execute(
             self.connection,
-            f"SELECT {straight}j.{_MD5} {where} ORDER BY j.priority, j.scheduled_time LIMIT 1 FOR UPDATE OF j SKIP LOCKED",
-            args,
+            f"SELECT {_MD5} FROM {self._jobs} WHERE {_MD5} IN ({marks}) AND status = 'pending' "
+            "LIMIT 1 FOR UPDATE SKIP LOCKED",
+            tuple(tasks),
         ).fetchone()
         return None if row is None else str(row[0])
-
-    def _lock_random(self, where: str, args: tuple[Any, ...]) -> str | None:
-        """Lock the task that follows a random md5; looking takes no lock, so nobody else's claims are hindered."""
-        priority = execute(self.connection, f"SELECT MIN(j.priority) {where}", args).fetchone()[0]
-        for _ in range(3):
-            candidate = execute(
-                self.connection,
-                f"SELECT j.{_MD5} {where} AND j.priority = %s AND j.{_MD5} >= %s ORDER BY j.{_MD5} LIMIT 1",
-                (*args, priority, secrets.token_hex(16)),
-            ).fetchone()
-            if candidate is None:
-                continue
-            sql = f"SELECT {_MD5} FROM {self._jobs} WHERE {_MD5} = %s AND status = 'pending' FOR UPDATE SKIP LOCKED"
-            if execute(self.connection, sql, (candidate[0],)).fetchone() is not None:
-                return str(candidate[0])
-        return None
 
     def _hold(self, claim: Claim) -> Any:
         """Lock the attempt and make sure that it is still ours; return the database's time."""
