@@ -46,7 +46,7 @@ __all__ = ["EXIT_DONE", "EXIT_INTERRUPTED", "EXIT_MISCONFIGURED", "Supervisor", 
 
 _REFRESH_SECONDS = 60.0
 _RECOVER_SECONDS = 5.0
-_WAIT_SECONDS = (1.0, 5.0)
+_WAIT_SECONDS = (0.5, 2.0)
 _COUNT_SECONDS = 10.0
 _COUNTED = 10_000
 """No further than this are pending tasks counted for people who watch."""

@@ -9,7 +9,7 @@ Whoever needs both locks a task's attempt first and its job second.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -406,16 +406,16 @@ class Queue:
             ).fetchone()
             return None if row is None else str(row[0])
         # Under a condition a lock on all that is read would keep others from what they may claim.
-        rows = self._look(restriction, exclusions, _FEW)
-        if not rows:
-            return None
-        first, priority = rows[0]
-        return self._lock([first]) or self._lock([task for task, urgency in rows if urgency == priority])
+        for rows in self._looks(restriction, exclusions, _FEW):
+            first, priority = rows[0]
+            if task := self._lock([first]) or self._lock([task for task, urgency in rows if urgency == priority]):
+                return task
+        return None
 
     def _lock_random(self, restriction: str, exclusions: Exclusions) -> str | None:
         """Lock a task at random among those of the highest priority."""
-        first = self._look(restriction, exclusions, _FEW)
-        if not first:
+        first = next(self._looks(restriction, exclusions, _FEW), None)
+        if first is None:
             return None
         priority = first[0][1]
         # A stretch of the job table along its key, which reads no more than that whatever the planner knows.
@@ -427,23 +427,26 @@ class Queue:
             if rows and (task := self._lock([secrets.choice(rows)[0]])):
                 return task
         # Few are claimable, or none of them near: at random among the first ones, whose order no longer matters.
-        tasks = [task for task, urgency in self._look(restriction, exclusions, _SOME) if urgency == priority]
-        return (self._lock([secrets.choice(tasks)]) or self._lock(tasks)) if tasks else None
+        for found in self._looks(restriction, exclusions, _SOME):
+            tasks = [task for task, urgency in found if urgency == found[0][1]]
+            if task := self._lock([secrets.choice(tasks)]) or self._lock(tasks):
+                return task
+        return None
 
-    def _look(self, restriction: str, exclusions: Exclusions, limit: int) -> list[tuple[str, int]]:
-        """Return the first claimable tasks and their priorities, taking no lock: those at the head of the queue, if any."""
+    def _looks(self, restriction: str, exclusions: Exclusions, limit: int) -> Iterator[list[tuple[str, int]]]:
+        """Yield the first claimable tasks and their priorities, taking no lock: of the head of the queue, then of all of it."""
         head = (
             f"SELECT {_MD5} FROM {self._jobs} WHERE status = 'pending' AND scheduled_time <= {self._now} "
             f"ORDER BY priority, scheduled_time LIMIT {_SOME if restriction or exclusions else limit}"
         )
-        # Where none of these will do, few will: then the planner may begin at the queue or at what meets the condition.
+        # Where none of these will do, or others were faster with all of them, few will do: then the planner may begin at the
+        # queue or at what meets the condition.
         for among in (head, ""):
             where, args = self._claimable(restriction, exclusions, among=among)
             sql = f"SELECT j.{_MD5}, j.priority {where} AND 1 = %s ORDER BY j.priority, j.scheduled_time LIMIT {limit}"
             rows = execute(self.connection, sql, (*args, 1)).fetchall()
             if rows:
-                return [(str(task), int(priority)) for task, priority in rows]
-        return []
+                yield [(str(task), int(priority)) for task, priority in rows]
 
     def _lock(self, tasks: Sequence[str]) -> str | None:
         """Lock one of these jobs that is still pending and nobody else's; no order, so that no others are locked for it."""

@@ -404,7 +404,11 @@ def soak(folder: Path, workers: int, tasks: int, faults: list[Fault]) -> tuple[R
     os.environ["PYTHONPATH"] = os.pathsep.join([TOY_LAB, str(Path.cwd())])
     project = create_project(folder / "project").project_dir
     os.chdir(project)
-    pipeline: Any = Pipeline()
+    # As a server that is configured: else each worker would start it when it is away, and one that is frozen while it does
+    # so keeps all others from it.
+    host = embedded.start(project)
+    os.environ |= {"DJ_HOST": host, "DJ_USER": "postgres", "DJ_PASS": "", "DJ_BACKEND": "postgresql"}
+    pipeline: Any = Pipeline(declare=True)
     lab = Lab(pipeline, folder / "lab", step_seconds=0.04)
     try:
         report = Soak(lab, workers, tasks).run(faults)
