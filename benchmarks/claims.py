@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from queueing import ENGINES, MD5, NO_MYSQL, Place, empty, fill_tasks, open_place
+from queueing import MD5, Place, empty, fill_tasks, on_each_engine
 from report import Spread, table
 
 if TYPE_CHECKING:
@@ -37,11 +37,7 @@ LABELS = {
 
 def run() -> str:
     """Measure, and return what to print."""
-    blocks = []
-    for engine in ENGINES:
-        with open_place(engine) as place:
-            blocks.append(f"{engine}: {NO_MYSQL}" if place is None else _measure(engine, place))
-    return "\n\n".join(blocks)
+    return on_each_engine(_measure)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 from report import Spread, table
 from stopwatch import Stopwatch
 
-__all__ = ["ENGINES", "MD5", "Place", "analyze", "empty", "fill_tasks", "open_place", "run"]
+__all__ = ["MD5", "Place", "analyze", "empty", "fill_tasks", "on_each_engine", "run"]
 
 MANY, SOME = 100_000, 10_000
 PAIRS, AGAIN = 3, 3
@@ -38,11 +38,7 @@ INSERT_PARTS = {
 
 def run() -> str:
     """Measure, and return what to print."""
-    blocks = []
-    for engine in ENGINES:
-        with open_place(engine) as place:
-            blocks.append(f"{engine}: {NO_MYSQL}" if place is None else _measure(engine, place))
-    return "\n\n".join(blocks)
+    return on_each_engine(_measure)
 
 
 @dataclass(frozen=True)
@@ -74,6 +70,15 @@ class Place:
         from synicix_core.settings import load_settings
 
         return Pipeline(settings=load_settings(self.project), declare=True)
+
+
+def on_each_engine(measure: Callable[[str, Place], str]) -> str:
+    """Measure on a server of each kind, in a project of its own; return what to print of them all."""
+    blocks = []
+    for engine in ENGINES:
+        with open_place(engine) as place:
+            blocks.append(f"{engine}: {NO_MYSQL}" if place is None else measure(engine, place))
+    return "\n\n".join(blocks)
 
 
 @contextmanager

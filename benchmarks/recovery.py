@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from queueing import ENGINES, MD5, NO_MYSQL, Place, open_place
+from queueing import MD5, Place, on_each_engine
 from report import Spread, table
 
 from synicix_core.runner.display import Silent
@@ -32,11 +32,7 @@ WHERE = {"here": "the same machine", "elsewhere": "as if on another machine"}
 
 def run() -> str:
     """Measure, and return what to print."""
-    blocks = []
-    for engine in ENGINES:
-        with open_place(engine) as place:
-            blocks.append(f"{engine}: {NO_MYSQL}" if place is None else _measure(engine, place))
-    return "\n\n".join(blocks)
+    return on_each_engine(_measure)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from synicix_core.database.connection import STORE, check_session, connect
-    from synicix_core.database.reconnect import ensure_connected, execute, is_conflict, is_connection_lost, transaction
+    from synicix_core.database.reconnect import (
+        despite_conflicts,
+        ensure_connected,
+        execute,
+        is_conflict,
+        is_connection_lost,
+        transaction,
+    )
     from synicix_core.database.server import ServerAddress, configured_server
 
 __all__ = [
@@ -21,6 +28,7 @@ __all__ = [
     "check_session",
     "configured_server",
     "connect",
+    "despite_conflicts",
     "ensure_connected",
     "execute",
     "is_conflict",
@@ -34,6 +42,7 @@ _MODULES = {
     "check_session": "connection",
     "configured_server": "server",
     "connect": "connection",
+    "despite_conflicts": "reconnect",
     "ensure_connected": "reconnect",
     "execute": "reconnect",
     "is_conflict": "reconnect",

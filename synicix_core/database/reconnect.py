@@ -7,21 +7,38 @@ any DataJoint connection, also one that the user made.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import functools
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from synicix_core.database.quiet import datajoint, quiet
 from synicix_core.errors import DatabaseUnavailable, SynicixError
 
-__all__ = ["ensure_connected", "execute", "is_conflict", "is_connection_lost", "prepare_session", "transaction"]
+__all__ = [
+    "despite_conflicts",
+    "ensure_connected",
+    "execute",
+    "is_conflict",
+    "is_connection_lost",
+    "prepare_session",
+    "transaction",
+]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # Client errors 2xxx, and what a server says that is about to close: shutdown, network, inactivity.
 _MYSQL_LOST = {0, 1053, 1158, 1159, 1160, 1161, 2002, 2003, 2006, 2013, 2055, 4031}
-# Shutdown, crash, starting up, and the two time limits on idle sessions; 08xxx are PostgreSQL's connection errors.
+# Deadlocks, serialization failures, and locks that were waited for in vain.
 _MYSQL_CONFLICTS = {1205, 1213}
 _POSTGRESQL_CONFLICTS = {"40001", "40P01", "55P03"}
+# Shutdown, crash, starting up, and the two time limits on idle sessions; 08xxx are PostgreSQL's connection errors.
 _POSTGRESQL_LOST = {"57P01", "57P02", "57P03", "57P05", "25P03"}
+_TRIES = 8
+"""So often a transaction is begun that the server gave up in favour of another one."""
 
 
 def ensure_connected(connection: Any) -> None:
@@ -128,6 +145,26 @@ def is_conflict(error: BaseException) -> bool:
             return True
         found = found.__cause__
     return False
+
+
+def despite_conflicts(action: Callable[P, T]) -> Callable[P, T]:
+    """Have `action` done again, later each time, where the server gave it up in favour of another: a deadlock, a lock held.
+
+    Such an action is one transaction or none: done again, it begins anew.
+    """
+
+    @functools.wraps(action)
+    def until_done(*args: P.args, **kwargs: P.kwargs) -> T:
+        for number in range(1, _TRIES):
+            try:
+                return action(*args, **kwargs)
+            except Exception as error:  # the drivers' own classes
+                if not is_conflict(error):
+                    raise
+            time.sleep(0.05 * 2**number * random.random())
+        return action(*args, **kwargs)
+
+    return until_done
 
 
 def prepare_session(connection: Any) -> None:

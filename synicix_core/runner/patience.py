@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from synicix_core.database import ensure_connected, is_conflict
+from synicix_core.database import ensure_connected
 from synicix_core.errors import DatabaseUnavailable
 from synicix_core.runner.display import WorkerDisplay
 from synicix_core.runner.interruption import Interruption
@@ -20,14 +20,10 @@ _LOOK_SECONDS = 0.5
 _LONGEST_PAUSE = 15.0
 _LEFT_SECONDS = 1.0
 """With less time than this left to stop in, nothing is tried again."""
-_CONFLICTS = 10
-"""So often a transaction that the server gave up in favour of another one is tried again."""
 
 
 class Patience:
     """Does something in the database, again and again while it is away, for as long as the settings allow.
-
-    What lost against another worker's transaction is tried again as well.
 
     Parameters
     ----------
@@ -60,7 +56,6 @@ class Patience:
         deadline = time.monotonic() + self._timeout
         pause = 0.5
         told = False
-        conflicts = 0
         while True:
             try:
                 result = action()
@@ -75,11 +70,6 @@ class Patience:
                 time.sleep(min(seconds, _LOOK_SECONDS)) if self._interrupted() else self.sleep(seconds)
                 pause = min(pause * 2, _LONGEST_PAUSE)
                 self._reconnect()
-            except Exception as error:
-                conflicts += 1
-                if not is_conflict(error) or conflicts > _CONFLICTS:
-                    raise
-                time.sleep(random.uniform(0.0, 0.1 * conflicts))
             else:
                 if told:
                     self._display.message("The database is back.")

@@ -307,7 +307,7 @@ class Supervisor:
                 self._announce(claim, row)
             if claim.attempt > 1:
                 resumes = any(Path(file).exists() for file in spec.resume_from)
-                start = "goes on from its last checkpoint" if resumes else "starts from the beginning"
+                start = "has a checkpoint to go on from" if resumes else "starts from the beginning"
                 self._display.message(f"{claim.task[:8]} (attempt {claim.attempt}) {start}.")
             self._note_end(claim, attendance.wait(), begun)
         self._cache.release()

@@ -37,7 +37,8 @@ def join_numbers(
         table = f"(SELECT * FROM unnest({arrays}) AS given({names}))"
         args: list[Any] = [keys]
         for numbers in columns.values():
-            args.append([None if numbers[key] is None else float(numbers[key]) for key in keys])  # type: ignore[arg-type]
+            given = [numbers[key] for key in keys]
+            args.append([None if number is None else float(number) for number in given])
         return f"{join} {table} {alias} ON {alias}.k = {md5}", args
     paths = "".join(f", {name} DOUBLE PATH '$[{index}]'" for index, name in enumerate(columns, start=1))
     table = f"JSON_TABLE(%s, '$[*]' COLUMNS (k CHAR(32) PATH '$[0]'{paths})) given"

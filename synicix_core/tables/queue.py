@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from synicix_core.database.dialect import advisory_lock, age_in_seconds, now_utc, quote, seconds_later
-from synicix_core.database.reconnect import execute, transaction
+from synicix_core.database.reconnect import despite_conflicts, execute, transaction
 from synicix_core.errors import ClaimLost
 from synicix_core.tables.schema import Tables
 from synicix_core.tables.store_lock import hold_store
@@ -101,6 +101,7 @@ class Queue:
         self._results = tables.TrainingResult.full_table_name
         self._result_table = tables.TrainingResult()
 
+    @despite_conflicts
     def enqueue(self) -> int:
         """Queue every task that has neither a result nor a job, in one statement; drop jobs of deleted tasks.
 
@@ -116,13 +117,7 @@ class Queue:
             f"DELETE FROM {self._jobs} "
             f"WHERE NOT EXISTS (SELECT 1 FROM {self._task} t WHERE t.{_MD5} = {self._jobs}.{_MD5})",
         )
-        # A claim makes the job reserved and the attempt in one transaction; DataJoint's own reservations name their user.
-        execute(
-            self.connection,
-            f"UPDATE {self._jobs} SET status = 'pending', scheduled_time = {self._now}, reserved_time = NULL, host = '', pid = 0 "
-            f"WHERE status = 'reserved' AND {quote(self._adapter, 'user')} = '' AND NOT EXISTS "
-            f"(SELECT 1 FROM {self._attempts} a WHERE a.{_MD5} = {self._jobs}.{_MD5} AND a.state = 'running')",
-        )
+        self._free_reserved()
         ignore, conflict = ("", " ON CONFLICT DO NOTHING") if self._postgres else ("IGNORE ", "")
         cursor = execute(
             self.connection,
@@ -143,6 +138,23 @@ class Queue:
                 execute(self.connection, f"ANALYZE {name}")
         return count
 
+    def _free_reserved(self) -> None:
+        """Make jobs pending that a claim left reserved although its attempt is gone: their tasks were deleted meanwhile."""
+        # A claim makes the job reserved and the attempt in one transaction; DataJoint's own reservations name their user.
+        orphans = (
+            f"SELECT j.{_MD5} FROM {self._jobs} j WHERE j.status = 'reserved' AND j.{quote(self._adapter, 'user')} = '' "
+            f"AND NOT EXISTS (SELECT 1 FROM {self._attempts} a WHERE a.{_MD5} = j.{_MD5} AND a.state = 'running')"
+        )
+        for (task,) in execute(self.connection, orphans).fetchall():
+            with transaction(self.connection):
+                # Looked at again with the job locked: MySQL reads a row that it updates later than those it compares it with.
+                held = f"SELECT {_MD5} FROM {self._jobs} WHERE {_MD5} = %s AND status = 'reserved' FOR UPDATE"
+                running = f"SELECT 1 FROM {self._attempts} WHERE {_MD5} = %s AND state = 'running'"
+                if execute(self.connection, held, (task,)).fetchone() is not None and (
+                    execute(self.connection, running, (task,)).fetchone() is None
+                ):
+                    self._to_pending(str(task), 0.0)
+
     def refresh(self) -> None:
         """Queue what was inserted past us, or wait for whoever is just doing so; for workers that found nothing."""
         name = f"synicix/refresh/{self.tables.schema_name}"
@@ -153,6 +165,7 @@ class Queue:
             with advisory_lock(self.connection, name, timeout=_REFRESH_SECONDS, required=False):
                 pass
 
+    @despite_conflicts
     def claim(
         self,
         worker: str,
@@ -207,6 +220,7 @@ class Queue:
             )
         return Claim(task, attempt, worker)
 
+    @despite_conflicts
     def heartbeat(self, claim: Claim, progress: Mapping[str, Any] | None = None) -> bool:
         """Tell the database that the claim is alive.
 
@@ -246,6 +260,7 @@ class Queue:
             state, f"its attempt {claim.attempt} is marked {state}"
         )
 
+    @despite_conflicts
     def commit(self, claim: Claim, row: Mapping[str, Any]) -> None:
         """Write the result of a claim, end the attempt and take the job off the queue, all or nothing.
 
@@ -263,6 +278,7 @@ class Queue:
             execute(self.connection, f"DELETE FROM {self._jobs} WHERE {_MD5} = %s", (claim.task,))
             self._end(claim, "finished", epoch=row["epochs"])
 
+    @despite_conflicts
     def release(self, claim: Claim, checkpoint: str | None = None, delay: float = 0.0) -> None:
         """Give a claim back: the task is pending again, at once or after `delay` seconds.
 
@@ -276,6 +292,7 @@ class Queue:
             self._to_pending(claim.task, delay)
             self._end(claim, "released", checkpoint)
 
+    @despite_conflicts
     def fail(self, claim: Claim, problem: Problem) -> None:
         """End a claim in an error, which stays until somebody retries the task.
 
@@ -289,6 +306,7 @@ class Queue:
             self.set_error(claim.task, problem)
             self._end(claim, "failed", problem=problem)
 
+    @despite_conflicts
     def retry_later(self, claim: Claim, problem: Problem, delay: float) -> None:
         """End an attempt in an error, but let the task be tried again after `delay` seconds.
 
@@ -319,6 +337,7 @@ class Queue:
         """Return how the attempts at a task went since it was queued or last retried by hand."""
         return read_tries(self.tables, task)
 
+    @despite_conflicts
     def retry(self, tasks: Sequence[str]) -> int:
         """Make tasks that ended in an error pending again, with all their attempts before them; return how many."""
         count = 0

@@ -6,18 +6,14 @@ next heartbeat.
 
 from __future__ import annotations
 
-import functools
 import getpass
-import random
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from synicix_core.database.dialect import now_utc
 from synicix_core.database.quiet import quiet
-from synicix_core.database.reconnect import execute, transaction
+from synicix_core.database.reconnect import despite_conflicts, execute, transaction
 from synicix_core.tables.error_groups import CANCELLED, CANCELLED_CAUSE
 from synicix_core.tables.schema import Tables
 
@@ -27,12 +23,8 @@ _MD5 = "training_task_md5_hash"
 _AT_ONCE = 5000
 """Tasks in one statement."""
 _DELETED_AT_ONCE = 1000
-_TRIES = 6
-_DEADLOCKS = (1213, "40P01")
 _STATES = {"pending": "pending", "reserved": "running", "error": "error", "ignore": "paused", "success": "finished"}
 """What people call the states of DataJoint's job table."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -184,12 +176,13 @@ def _change(tables: Tables, tasks: Sequence[str], edit: _Edit) -> Change:
     remaining = sorted(set(tasks))
     changed, running, left = 0, 0, Counter[str]()
     while remaining:
-        step = _despite_deadlocks(functools.partial(_apply, tables, remaining, edit))
+        step = _apply(tables, remaining, edit)
         changed, running, remaining = changed + step.changed, running + step.running, step.late
         left += step.left
     return Change(changed, running, dict(left))
 
 
+@despite_conflicts
 def _apply(tables: Tables, tasks: Sequence[str], edit: _Edit) -> _Step:
     connection, jobs, attempts = tables.connection, tables.jobs_name, tables.TrainingAttempt.full_table_name
     step = _Step()
@@ -238,18 +231,6 @@ def _running_among(tables: Tables, tasks: Sequence[str]) -> list[str]:
     sql = f"SELECT DISTINCT {_MD5} FROM {tables.TrainingAttempt.full_table_name} WHERE state = 'running'"
     running = {str(row[0]) for row in execute(tables.connection, sql).fetchall()}
     return [task for task in tasks if task in running]
-
-
-def _despite_deadlocks(action: Callable[[], T]) -> T:
-    """Do something again that the database undid because it and somebody else waited for each other."""
-    for number in range(1, _TRIES):
-        try:
-            return action()
-        except Exception as error:  # the drivers' own classes
-            if (getattr(error, "pgcode", None) or next(iter(error.args), None)) not in _DEADLOCKS:
-                raise
-        time.sleep(0.05 * 2**number * random.random())
-    return action()
 
 
 def _chunks(tasks: Sequence[str]) -> Iterator[tuple[str, ...]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from synicix_core.database.dialect import seconds_ago
-from synicix_core.database.reconnect import execute, transaction
+from synicix_core.database.reconnect import despite_conflicts, execute, transaction
 from synicix_core.tables.queue import Problem, Queue
 
 __all__ = ["Recovered", "recover"]
@@ -75,6 +75,7 @@ def recover(
     return found + _take_back(queue, max_attempts, f"no heartbeat for {lease_seconds:.0f} s", overdue, lease_seconds)
 
 
+@despite_conflicts
 def _take_back(queue: Queue, max_attempts: int, why: str, condition: str, *args: object) -> list[Recovered]:
     sql = (
         f"SELECT {_MD5}, attempt, host FROM {queue.tables.TrainingAttempt.full_table_name} "

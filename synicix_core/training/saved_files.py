@@ -193,7 +193,7 @@ class _Payload:
 
 
 def _save(value: Any, payload: _Payload) -> None:
-    torch.save(value, payload)  # type: ignore[arg-type]
+    torch.save(value, payload)  # type: ignore[arg-type]  # torch asks for a whole IO, uses this much of it
     if payload.error is not None:
         raise payload.error
 

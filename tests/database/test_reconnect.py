@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import pytest
 
-from synicix_core.database import connect, ensure_connected, execute, is_connection_lost, transaction
+from synicix_core.database import connect, despite_conflicts, ensure_connected, execute, is_connection_lost, transaction
 from synicix_core.database.quiet import datajoint
 from synicix_core.errors import DatabaseUnavailable
 from synicix_core.settings import Settings
@@ -138,3 +141,39 @@ def test_a_good_connection_is_left_alone(any_connection: Any) -> None:
     driver = any_connection._conn
     ensure_connected(any_connection)
     assert any_connection._conn is driver
+
+
+def test_a_transaction_that_the_server_gave_up_in_a_deadlock_is_done_again(
+    any_settings: Settings, any_connection: Any, rows: str
+) -> None:
+    execute(any_connection, f"INSERT INTO {rows} VALUES (1), (2)")
+    begun: list[tuple[int, int]] = []
+    both_hold_one = threading.Barrier(2)
+
+    @despite_conflicts
+    def lock(connection: Any, first: int, second: int) -> tuple[int, int]:
+        begun.append((first, second))
+        with transaction(connection):
+            for number, row in enumerate((first, second)):
+                execute(connection, f"SELECT n FROM {rows} WHERE n = %s FOR UPDATE", (row,)).fetchone()
+                if number == 0 and begun.count((first, second)) == 1:
+                    both_hold_one.wait(30)
+        return first, second
+
+    with closing(connect(any_settings)) as other, ThreadPoolExecutor() as pool:
+        ends = [pool.submit(lock, any_connection, 1, 2), pool.submit(lock, other, 2, 1)]
+        assert [end.result(60) for end in ends] == [(1, 2), (2, 1)]
+    assert len(begun) == 3
+
+
+def test_what_is_no_conflict_is_not_done_again() -> None:
+    begun: list[int] = []
+
+    @despite_conflicts
+    def fails() -> None:
+        begun.append(1)
+        raise KeyError("n")
+
+    with pytest.raises(KeyError):
+        fails()
+    assert begun == [1]

@@ -93,7 +93,7 @@ def workers(settings: Settings) -> Iterator[Callable[..., Worker]]:
     started: list[Worker] = []
 
     def start(name: str, sha256: str, how: str = "plainly", **changes: object) -> Worker:
-        started.append(Worker(replace(settings, **changes), name, sha256, how))  # type: ignore[arg-type]
+        started.append(Worker(replace(settings, **changes), name, sha256, how))  # type: ignore[arg-type]  # any field
         return started[-1]
 
     yield start

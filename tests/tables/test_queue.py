@@ -13,26 +13,12 @@ from synicix_core.errors import ClaimLost
 from synicix_core.tables.queue import Exclusions, Problem, Queue
 from synicix_core.tables.recovery import recover
 from synicix_core.tables.tries import Tries, count_tries
+from tests import saved
 from tests.rows import insert_tasks
 
 pytestmark = pytest.mark.database
 
-RESULT = {
-    "test_score": 0.5,
-    "status": "completed",
-    "scores": {"test": {"loss": 0.5}},
-    "best_epoch": 1,
-    "epochs": 2,
-    "training_epoch_loss_history": [1.0, 0.5],
-    "validation_epoch_loss_history": [1.0, 0.5],
-    "regularization_loss_history": [0.0, 0.0],
-    "model_class_params_history": [],
-    "model_save_path": "model.pt",
-    "model_sha256": "0" * 64,
-    "train_seconds": 1.0,
-    "code_sha256": "0" * 64,
-    "provenance": {},
-}
+RESULT = {**saved.RESULT, "model_save_path": "model.pt"}
 
 
 @pytest.fixture

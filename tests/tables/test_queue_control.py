@@ -178,23 +178,6 @@ def test_a_task_claimed_in_between_is_paused_all_the_same(pipeline, tasks, monke
     other.connection.close()
 
 
-def test_a_deadlock_is_tried_again(pipeline, tasks):
-    calls = []
-
-    class Deadlock(Exception):
-        pgcode = "40P01"
-
-    def act():
-        calls.append(1)
-        if len(calls) < 3:
-            raise Deadlock
-        return "done"
-
-    assert queue_control._despite_deadlocks(act) == "done"
-    with pytest.raises(ZeroDivisionError):
-        queue_control._despite_deadlocks(lambda: 1 / 0)
-
-
 def test_steering_while_workers_are_at_work_leaves_no_task_in_two_states(pipeline):
     tasks = insert_tasks(pipeline, trainings=[{"seed": seed} for seed in range(60)])
     problems: list[BaseException] = []

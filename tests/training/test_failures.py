@@ -36,7 +36,7 @@ def chained(outer: BaseException, inner: BaseException, *, cause: bool = True) -
         except BaseException as error:
             if cause:
                 raise outer from error
-            raise outer  # noqa: B904
+            raise outer  # noqa: B904  # what people forget is what is tested
 
     return caught(raises)
 
