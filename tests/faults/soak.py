@@ -50,7 +50,7 @@ FULL = 2.0
 START_PAUSE = 2.0
 """Seconds between two starts of workers: importing torch takes as long on a slow core."""
 START = 120.0
-"""Seconds that the workers have to come up in, before the tasks are inserted and the faults begin."""
+"""Seconds that the workers have until they train, before the faults begin."""
 DRAIN = 150.0
 """Seconds that the tasks have to come to an end in, once the faults are over."""
 
@@ -175,11 +175,12 @@ class Soak:
 
     def run(self, faults: list[Fault]) -> Report:
         """Inject the faults, wait until all tasks are at their end, and look at what they left."""
-        deadline = time.monotonic() + START
+        self._insert(self._number)
+        self._looked = time.monotonic()
+        deadline = self._looked + START
         while len(self._ready()) < self._size and time.monotonic() < deadline:
             self._keep_going()
-        self._insert(self._number)
-        begun = self._looked = time.monotonic()
+        begun = time.monotonic()
         for fault in faults:
             while time.monotonic() - begun < fault.second:
                 self._keep_going()
@@ -325,6 +326,9 @@ class Soak:
         server = embedded.status(project).pid
         if server is not None:
             os.kill(server, signal.SIGQUIT)
+        # Until it is gone it may still take the connection by which `start` sees that it runs.
+        while server is not None and embedded.status(project).pid == server:
+            time.sleep(0.02)
         embedded.start(project)
         return server is not None
 
