@@ -34,7 +34,7 @@ SUPERVISOR_PARTS = {
     "fetch1": "configs of the task",
     "fetch": "dataset cache",
     "commit": "commit of the task before, while the executor trains",
-    "_attend": "then wait for the executor",
+    "wait": "then wait for the executor",
 }
 EXECUTOR_PARTS = {
     "load_parts": "find providers",
@@ -43,7 +43,7 @@ EXECUTOR_PARTS = {
     "seed_everything": "seeds",
     "_train": "trainer",
     "_train_epoch": "  of it: the epoch",
-    "_measure_validation": "  of it: validation",
+    "_measure": "  of it: validation",
     "_score": "score 3 tiers, from the file",
     "_outcome": "histories and provenance",
     "run_task": "all of it",
@@ -60,8 +60,9 @@ def _measure(project: Path) -> str:
     from datajoint.expression import QueryExpression
 
     from synicix_core import Pipeline
+    from synicix_core.runner.attendance import Attendance
     from synicix_core.runner.dataset_cache import DatasetCache
-    from synicix_core.runner.supervisor import Supervisor, WorkerOptions
+    from synicix_core.runner.supervisor import WorkerOptions
     from synicix_core.settings import load_settings
     from synicix_core.tables.queue import Queue
 
@@ -79,7 +80,7 @@ def _measure(project: Path) -> str:
                 (Queue, "claim"),
                 (QueryExpression, "fetch1"),
                 (DatasetCache, "fetch"),
-                (Supervisor, "_attend"),
+                (Attendance, "wait"),
                 (Queue, "commit"),
             ):
                 stopwatch.watch(owner, name)

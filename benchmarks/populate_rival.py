@@ -75,7 +75,7 @@ class Rivals:
             ):
                 stopwatch.watch(running, name)
             stopwatch.watch(NNTrainer, "_train_epoch")
-            stopwatch.watch(NNTrainer, "_measure_validation")
+            stopwatch.watch(NNTrainer, "_measure")
             stopwatch.watch(running, "run_task")
             for number, spec in enumerate(specs):
                 running.run_task(_elsewhere(spec, self.folder / f"parts{number}"), self.pipeline.registry, Nobody())
@@ -94,7 +94,7 @@ def _declare(pipeline: Pipeline, path: str, folder: Path) -> Any:
             row = (configs & key).fetch1()
             result = by_hand(path, int(row["seed"]), folder / f"{key['training_task_md5_hash']}.pt")
             now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
-            self.insert1({**key, **result, "by_attempt": 1, "utc_insert_time": now})
+            self.insert1({**key, **result, "code_sha256": "0" * 64, "by_attempt": 1, "utc_insert_time": now})
 
     schema = dj.Schema("benchmark_rival", connection=pipeline.connection)
     schema(PlainResult, context={"TrainingTask": pipeline.TrainingTask})

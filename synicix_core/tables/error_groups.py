@@ -166,7 +166,9 @@ def _failures(tables: Tables, wanted: ErrorFilter) -> tuple[str, tuple[Any, ...]
         f"CASE WHEN {cancelled} THEN 'cancelled' ELSE COALESCE(a.error_kind, 'error') END AS kind, "
         f"CASE WHEN {cancelled} THEN '{CANCELLED_CAUSE}' "
         f"ELSE COALESCE(a.error_cause, {first_line}(j.error_message, %s, 1)) END AS cause "
-        f"FROM {jobs} j LEFT JOIN (SELECT {_MD5}, MAX(attempt) AS attempt FROM {attempts} GROUP BY {_MD5}) tried "
+        # Grouped are the attempts at tasks in error alone: those at all tasks may be many more.
+        f"FROM {jobs} j LEFT JOIN (SELECT b.{_MD5}, MAX(b.attempt) AS attempt FROM {jobs} e "
+        f"JOIN {attempts} b ON b.{_MD5} = e.{_MD5} WHERE e.status = 'error' GROUP BY b.{_MD5}) tried "
         f"ON tried.{_MD5} = j.{_MD5} "
         f"LEFT JOIN {attempts} a ON a.{_MD5} = tried.{_MD5} AND a.attempt = tried.attempt WHERE j.status = 'error' "
         f"AND (a.{_MD5} IS NOT NULL OR "
