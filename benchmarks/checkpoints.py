@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 from report import Spread, table
-from torch import nn
 from torch.utils.data import TensorDataset
+from trainer import open_trainer
 
 sys.path.insert(0, str(Path(__file__).parent / "lab"))
 
@@ -25,7 +25,6 @@ STEPS = 200
 CHECKPOINTS = 3
 LONGEST = 40.0
 ROUNDS = 3
-BATCH = 64
 MODELS = (
     # name, inputs, hidden units, outputs, trials
     ("small, 27 thousand parameters", 256, 64, 100, 5000),
@@ -73,53 +72,12 @@ def _row(name: str, inputs: int, hidden: int, outputs: int, trials: int) -> list
 
 def _train(inputs: int, hidden: int, outputs: int, trials: int, *, on: bool) -> _Timer:
     """Train, and return the observer, which took the time."""
-    from bench_lab.parts import TwoLayers
-
-    from synicix_core.training.checkpoints import CheckpointPlan
-    from synicix_core.training.context import TaskContext
-    from synicix_core.training.loaders import make_loader
-    from synicix_core.training.nn_trainer import NNTrainer
-    from synicix_core.training.precision import resolve_precision
-
-    torch.manual_seed(0)
-    device = torch.device("cpu")
     observer: _Timer = _Speaking() if on else _Timer()
-    with tempfile.TemporaryDirectory() as folder:
-        context = TaskContext(
-            checkpoints=CheckpointPlan("0" * 32, Path(folder) / "checkpoint", seconds=5.0 if on else 1e9),
-            seed=0,
-            epoch_limit=10**6,
-            metrics={},
-            make_precision=lambda: resolve_precision("auto", device),
-            observer=observer,
-        )
-        loaders = {
-            tier: make_loader(
-                TensorDataset(torch.randn(count, inputs), torch.randn(count, outputs)),
-                tier,
-                seed=0,
-                batch_size=BATCH,
-                after_batch=context.progress,
-            )
-            for tier, count in (("train", trials), ("validation", trials // 10))
-        }
-        assert loaders["train"] is not None and loaders["validation"] is not None
-        trainer = NNTrainer(
-            train_dataloader=loaders["train"],
-            validation_dataloader=loaders["validation"],
-            test_dataloader=None,
-            device=device,
-            model_class=TwoLayers,
-            model_class_params={"input_shape": (inputs,), "output_shape": (outputs,), "hidden_size": hidden},
-            optimizer_class=torch.optim.Adam,
-            optimizer_class_params={},
-            criterion_class=nn.MSELoss,
-            criterion_class_params={},
-            model_save_path=f"{folder}/model.pt",
-            max_epoch=10**6,
-            context=context,
-            early_stopping_patience=None,
-        )
+    tiers = {
+        tier: TensorDataset(torch.randn(count, inputs), torch.randn(count, outputs))
+        for tier, count in (("train", trials), ("validation", trials // 10))
+    }
+    with open_trainer(tiers, hidden, observer, epochs=10**6, seconds=5.0 if on else 1e9) as (trainer, context):
         if isinstance(observer, _Speaking):
             observer.time_writing(context)
         context.start()

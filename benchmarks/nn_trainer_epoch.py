@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from nobody import Nobody
 from report import Spread, table
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from trainer import BATCH, open_trainer
 
 sys.path.insert(0, str(Path(__file__).parent / "lab"))
 
@@ -43,7 +43,6 @@ SIZES = (
     Size("small 256->2x64->100, 5000 trials", 256, 64, 100, 5000, epochs=3, rounds=5),
     Size("typical 2309->2x256->1000, 5000 trials", 2309, 256, 1000, 5000, epochs=1, rounds=5),
 )
-BATCH = 64
 
 
 def run() -> str:
@@ -122,51 +121,8 @@ def _by_hand(size: Size, tiers: dict[str, TensorDataset], seed: int) -> list[flo
 
 
 def _nn_trainer(size: Size, tiers: dict[str, TensorDataset], seed: int) -> list[float]:
-    from bench_lab.parts import TwoLayers
-
-    from synicix_core.training.checkpoints import CheckpointPlan
-    from synicix_core.training.context import TaskContext
-    from synicix_core.training.loaders import make_loader
-    from synicix_core.training.nn_trainer import NNTrainer
-    from synicix_core.training.precision import resolve_precision
-
-    torch.manual_seed(seed)
-    device = torch.device("cpu")
     observer = _Clock()
-    with tempfile.TemporaryDirectory() as folder:
-        context = TaskContext(
-            checkpoints=CheckpointPlan("0" * 32, Path(folder) / "checkpoint"),
-            seed=seed,
-            epoch_limit=size.epochs + 1,
-            metrics={},
-            make_precision=lambda: resolve_precision("auto", device),
-            observer=observer,
-        )
-        loaders = {
-            tier: make_loader(dataset, tier, seed=seed, batch_size=BATCH, device=device, after_batch=context.progress)
-            for tier, dataset in tiers.items()
-        }
-        assert loaders["train"] is not None and loaders["validation"] is not None
-        trainer = NNTrainer(
-            train_dataloader=loaders["train"],
-            validation_dataloader=loaders["validation"],
-            test_dataloader=None,
-            device=device,
-            model_class=TwoLayers,
-            model_class_params={
-                "input_shape": (size.inputs,),
-                "output_shape": (size.outputs,),
-                "hidden_size": size.hidden,
-            },
-            optimizer_class=torch.optim.Adam,
-            optimizer_class_params={},
-            criterion_class=nn.MSELoss,
-            criterion_class_params={},
-            model_save_path=f"{folder}/model.pt",
-            max_epoch=size.epochs + 1,
-            context=context,
-            early_stopping_patience=None,
-        )
+    with open_trainer(tiers, size.hidden, observer, epochs=size.epochs + 1, seed=seed) as (trainer, context):
         context.start()
         trainer.train()
     return [later - earlier for earlier, later in pairwise(observer.marks)]

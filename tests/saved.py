@@ -22,6 +22,16 @@ RESULT: dict[str, Any] = {
 }
 
 
+LINE_BEFORE = {
+    "kind": "model",
+    "provider": "toy-lab/Line",
+    "distribution": "toy-lab",
+    "version": "1.0",
+    "sha256": "0" * 64,
+}
+"""The provenance of a model whose source file has changed since."""
+
+
 def claim(pipeline: Any, task: str) -> Any:
     """Claim one task."""
     table = pipeline.TrainingTask.full_table_name

@@ -19,6 +19,7 @@ from synicix_core.tables import overview_results
 from synicix_core.tables.overview_configs import noise_ceilings
 from tests.cli.conftest import as_program, finish
 from tests.rows import insert_tasks
+from tests.saved import LINE_BEFORE
 
 CORRELATION = {"metrics": ["correlation", "loss"]}
 METRICS = {"test": {"correlation": 0.5, "loss": 1.25}, "train": {"correlation": 0.75, "loss": 1.0}}
@@ -306,17 +307,10 @@ def test_a_time_can_be_a_condition(sweep, run, run_json):
 @pytest.mark.database
 def test_stale_results_and_what_changed(pipeline, run, run_json):
     tasks = insert_tasks(pipeline, trainings=[{"seed": seed} for seed in range(4)])
-    line = {
-        "kind": "model",
-        "provider": "toy-lab/Line",
-        "distribution": "toy-lab",
-        "version": "1.0",
-        "sha256": "0" * 64,
-    }
-    points = {**line, "kind": "dataset", "provider": "toy-lab/Points"}
-    gone = {**line, "provider": "gone-lab/Net"}
-    finish(pipeline, {tasks[0]: 0.5}, provenance={"providers": [line]}, code_sha256="a" * 64)
-    finish(pipeline, {tasks[1]: 0.25}, provenance={"providers": [line, points]}, code_sha256="b" * 64)
+    points = {**LINE_BEFORE, "kind": "dataset", "provider": "toy-lab/Points"}
+    gone = {**LINE_BEFORE, "provider": "gone-lab/Net"}
+    finish(pipeline, {tasks[0]: 0.5}, provenance={"providers": [LINE_BEFORE]}, code_sha256="a" * 64)
+    finish(pipeline, {tasks[1]: 0.25}, provenance={"providers": [LINE_BEFORE, points]}, code_sha256="b" * 64)
     finish(pipeline, {tasks[2]: 0.125}, provenance={"providers": [gone]}, code_sha256="c" * 64)
     found = run_json("results", "--stale")
     (listing,) = found["listings"]

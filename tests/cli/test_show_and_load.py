@@ -7,6 +7,7 @@ import pytest
 from synicix_core.tables.queue import Problem
 from tests.cli.conftest import claim_task, fail, finish
 from tests.rows import insert_tasks
+from tests.saved import LINE_BEFORE
 
 pytestmark = pytest.mark.database
 
@@ -61,15 +62,8 @@ def test_show_says_when_a_task_is_due(pipeline, run):
 
 def test_show_says_that_a_result_is_stale_and_why(pipeline, run, run_json):
     (task,) = insert_tasks(pipeline)
-    line = {
-        "kind": "model",
-        "provider": "toy-lab/Line",
-        "distribution": "toy-lab",
-        "version": "1.0",
-        "sha256": "0" * 64,
-    }
-    gone = {**line, "provider": "gone-lab/Net"}
-    finish(pipeline, {task: 0.5}, provenance={"providers": [line, gone]})
+    gone = {**LINE_BEFORE, "provider": "gone-lab/Net"}
+    finish(pipeline, {task: 0.5}, provenance={"providers": [LINE_BEFORE, gone]})
     text = run("show", task).stdout
     assert text.splitlines()[0] == f"task {task}: finished, stale"
     assert "the source file of the model toy-lab/Line has changed" in text
