@@ -26,11 +26,16 @@ SLOW = 5.0
 AIM = 1.5
 """How much longer a claim may take of a queue fifty times as long, noise included."""
 
+CONDITION = "seed < 50"
+"""Under which half of the tasks are claimed in a storm."""
+
 CASES = ("any task", "half of the tasks", "1 % of the tasks", "none there", "half excluded")
 ORDERS = ("original", "random")
+STORMS = (*ORDERS, "condition")
 LABELS = {
     "original": "claim, original order",
     "random": "claim, random order",
+    "condition": "claim, half of the tasks",
     "datajoint": "DataJoint: reserve each key",
 }
 
@@ -49,7 +54,8 @@ class Storm:
     rate : float
         Tasks that were claimed and ended per second, of all processes together.
     won, vain, conflicts : int
-        Claims; tries that won nothing although tasks were pending; transactions that the server gave up.
+        Claims; tries that won nothing although tasks were pending; transactions that the server gave up in favour of
+        others, also those that `Queue` then began again by itself.
     """
 
     rate: float
@@ -80,11 +86,12 @@ def _measure(engine: str, place: Place) -> str:
                 for case in CASES:
                     for order in ORDERS:
                         looks[case, order, length] = _look(pipeline, case, order)
-                kinds = (*ORDERS, "datajoint") if length == SHORT else ORDERS
+                restriction = pipeline.restriction([CONDITION])
+                kinds = (*STORMS, "datajoint") if length == SHORT else STORMS
                 for _ in range(ROUNDS):
                     for kind in kinds:
-                        for processes in PROCESSES:
-                            storm = _storm(pipeline, claimers[:processes], kind)
+                        for processes in PROCESSES if kind != "condition" else PROCESSES[1:]:
+                            storm = _storm(pipeline, claimers[:processes], kind, restriction)
                             storms.setdefault((kind, processes, length), []).append(storm)
                             if storm.rate < SLOW:
                                 break
@@ -98,7 +105,7 @@ def _look(pipeline: Any, case: str, order: str) -> Spread:
     """Time claims of one process, each of which is given back; in milliseconds."""
     from synicix_core.tables.queue import Exclusions
 
-    conditions = {"half of the tasks": "seed < 50", "1 % of the tasks": "seed = 99", "none there": "seed < 0"}
+    conditions = {"half of the tasks": CONDITION, "1 % of the tasks": "seed = 99", "none there": "seed < 0"}
     restriction = pipeline.restriction([conditions[case]]) if case in conditions else ""
     exclusions = Exclusions({("ModelConfig", "model_provider"): ["absent-lab/Net"]} if case == "half excluded" else {})
     took: list[float] = []
@@ -116,9 +123,11 @@ def _look(pipeline: Any, case: str, order: str) -> Spread:
     return Spread(tuple(took))
 
 
-def _storm(pipeline: Any, claimers: Sequence[Connection], kind: str) -> Storm:
+def _storm(pipeline: Any, claimers: Sequence[Connection], kind: str, restriction: str) -> Storm:
+    """Have processes claim at once; `restriction` is for the storm under a condition."""
+    restriction = restriction if kind == "condition" else ""
     for claimer in claimers:
-        claimer.send(kind)
+        claimer.send((kind, restriction))
     for claimer in claimers:
         claimer.recv()
     begin = time.monotonic() + 0.05
@@ -128,7 +137,7 @@ def _storm(pipeline: Any, claimers: Sequence[Connection], kind: str) -> Storm:
     tasks = [task for answer in answers for task in answer.tasks]
     if len(set(tasks)) != len(tasks):
         raise RuntimeError(f"{len(tasks) - len(set(tasks))} tasks were claimed twice")
-    if not pipeline.queue.waiting(limit=1):
+    if not pipeline.queue.waiting(restriction, limit=1):
         raise RuntimeError("the queue ran dry, so that tries in vain tell nothing")
     pipeline.queue.enqueue()
     seconds = max(answer.seconds for answer in answers)
@@ -183,40 +192,69 @@ def _claimer(pipe: Connection, place: Place) -> None:
     pipe.send("ready")
     try:
         while True:
-            kind = pipe.recv()
+            kind, restriction = pipe.recv()
             keys = _pending_keys(jobs) if kind == "datajoint" else []
             pipe.send("ready")
             begin: float = pipe.recv()
             time.sleep(max(begin - time.monotonic(), 0.0))
-            pipe.send(_reserve(jobs, keys, begin) if kind == "datajoint" else _claim(queue, kind, begin))
+            order = "random" if kind == "random" else "original"
+            pipe.send(_reserve(jobs, keys, begin) if kind == "datajoint" else _claim(queue, order, restriction, begin))
     except EOFError:
         connection.close()
 
 
-def _claim(queue: Any, order: str, begin: float) -> _Answer:
+def _claim(queue: Any, order: str, restriction: str, begin: float) -> _Answer:
     """Claim tasks and end each at once: the job is deleted and the attempt finished, as at a commit."""
-    from synicix_core.database import execute, transaction
-    from synicix_core.database.reconnect import is_conflict
+    from synicix_core.database import reconnect, transaction
 
     attempts, jobs = queue.tables.TrainingAttempt.full_table_name, queue.tables.jobs_name
     tasks: list[str] = []
-    vain = conflicts = 0
-    while time.monotonic() < begin + SECONDS:
+    vain = 0
+    with _counted_conflicts() as conflicts:
+        while time.monotonic() < begin + SECONDS:
+            try:
+                claim = queue.claim("0" * 32, "host", 1, "cpu", restriction=restriction, order=order)
+                if claim is None:
+                    vain += 1
+                    continue
+                tasks.append(claim.task)
+                with transaction(queue.connection):
+                    sql = f"UPDATE {attempts} SET state = 'finished' WHERE {MD5} = %s AND attempt = %s"
+                    reconnect.execute(queue.connection, sql, (claim.task, claim.attempt))
+                    reconnect.execute(queue.connection, f"DELETE FROM {jobs} WHERE {MD5} = %s", (claim.task,))
+            except Exception as error:
+                if not reconnect.is_conflict(error):
+                    raise
+        seconds = time.monotonic() - begin
+    return _Answer(tasks, vain, len(conflicts), seconds)
+
+
+@contextmanager
+def _counted_conflicts() -> Iterator[list[Exception]]:
+    """Collect what the server gives up of the statements in the block, whoever handles it.
+
+    `Queue` begins a claim again by itself that the server gave up, and waits before it does.
+    """
+    from synicix_core.database import reconnect
+    from synicix_core.tables import queue
+
+    conflicts: list[Exception] = []
+    original = reconnect.execute
+
+    def execute(connection: Any, sql: str, params: Sequence[Any] = ()) -> Any:
         try:
-            claim = queue.claim("0" * 32, "host", 1, "cpu", order=order)
-            if claim is None:
-                vain += 1
-                continue
-            tasks.append(claim.task)
-            with transaction(queue.connection):
-                sql = f"UPDATE {attempts} SET state = 'finished' WHERE {MD5} = %s AND attempt = %s"
-                execute(queue.connection, sql, (claim.task, claim.attempt))
-                execute(queue.connection, f"DELETE FROM {jobs} WHERE {MD5} = %s", (claim.task,))
+            return original(connection, sql, params)
         except Exception as error:
-            if not is_conflict(error):
-                raise
-            conflicts += 1
-    return _Answer(tasks, vain, conflicts, time.monotonic() - begin)
+            if reconnect.is_conflict(error):
+                conflicts.append(error)
+            raise
+
+    # `transaction` and the queue know it by these names.
+    reconnect.execute = queue.execute = execute
+    try:
+        yield conflicts
+    finally:
+        reconnect.execute = queue.execute = original
 
 
 def _reserve(jobs: Any, keys: list[dict[str, Any]], begin: float) -> _Answer:
@@ -240,6 +278,13 @@ def _pending_keys(jobs: Any, limit: int | None = None) -> list[dict[str, Any]]:
     return keys
 
 
+def _wasted(storms: dict[tuple[str, int, int], list[Storm]], kinds: Sequence[str]) -> tuple[int, int]:
+    """Return how many tries of these kinds of storm were wasted, and of how many."""
+    found = [storm for (kind, _, _), some in storms.items() if kind in kinds for storm in some]
+    wasted = sum(storm.vain + storm.conflicts for storm in found)
+    return wasted, wasted + sum(storm.won for storm in found)
+
+
 def _tables(
     engine: str,
     storms: dict[tuple[str, int, int], list[Storm]],
@@ -248,11 +293,11 @@ def _tables(
 ) -> str:
     rows = []
     for kind, length in (
-        *((order, SHORT) for order in ORDERS),
+        *((kind, SHORT) for kind in STORMS),
         ("datajoint", SHORT),
-        *((order, LONG) for order in ORDERS),
+        *((kind, LONG) for kind in STORMS),
     ):
-        for processes in PROCESSES:
+        for processes in PROCESSES if kind != "condition" else PROCESSES[1:]:
             found = storms.get((kind, processes, length))
             if not found:
                 rows.append([LABELS[kind], f"{length:,}", str(processes), "not measured", "", "", ""])
@@ -267,13 +312,15 @@ def _tables(
                 [LABELS[kind], f"{length:,}", str(processes), rates.text(0), times, f"{vain} / {won}", str(conflicts)]
             )
     text = table(
-        [engine, "queue", "processes", "tasks/s", "times DataJoint's", "tries in vain / won", "conflicts"], rows
+        [engine, "queue", "processes", "tasks/s", "times DataJoint's", "tries in vain / won", "given up"], rows
     )
-    ours = [storm for (kind, _, _), found in storms.items() if kind != "datajoint" for storm in found]
-    wasted = sum(storm.vain + storm.conflicts for storm in ours)
+    wasted, tried = _wasted(storms, STORMS)
+    free, condition = (_wasted(storms, kinds) for kinds in (ORDERS, ("condition",)))
     text += (
-        f"\nclaims: aim none wasted: {'met' if not wasted else 'MISSED'} ({wasted} of"
-        f" {wasted + sum(storm.won for storm in ours)}). Median (min..max) of {ROUNDS} rounds of {SECONDS} s."
+        f"\nclaims: aim none wasted: {'met' if not wasted else 'MISSED'} ({wasted:,} of {tried:,}: without a condition"
+        f" {free[0]:,} of {free[1]:,}, under one {condition[0]:,} of {condition[1]:,}). Wasted is a try in vain, and a"
+        " transaction that the server gave up in favour of another, though the queue begins it again by itself."
+        f" Median (min..max) of {ROUNDS} rounds of {SECONDS} s."
         f" DataJoint's loop is measured on the short queue, from the first reservation on; before it, each"
         f" worker fetches the pending keys, which takes {fetch:.1f} s for {LONG:,}."
         " A claim writes an attempt, too, which DataJoint has none of.\n\n"

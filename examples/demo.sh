@@ -23,11 +23,17 @@ wait "$second"
 say synicix-run results --over seed
 say synicix-run status
 
+bin=$(dirname "$(command -v synicix-run)")
+activate=
+if [ -z "${VIRTUAL_ENV:-}" ] && [ -f "$bin/activate" ]; then
+    activate="  . $bin/activate
+"
+fi
 cat <<END
 
 Everything is in $PWD. What to type next:
   cd $project
-  synicix-run results                    # every task, best first
+$activate  synicix-run results                    # every task, best first
   synicix-run show TASK                  # everything about one of them (its first digits are enough)
   synicix-run load TASK                  # the trained model, and how to use it in Python
   synicix-run db stop                    # stop the database; it starts again by itself

@@ -171,7 +171,7 @@ def _not_in_error(pipeline: Pipeline, tasks: list[str]) -> list[tuple[str, str]]
         state, due = state_of(pipeline.tables, task)
         if state == "scheduled":
             found.append((task, f"it is tried again in {duration(due)}"))
-        elif state in ("ignored", "paused"):
+        elif state == "paused":
             found.append((task, "it is paused"))
         elif state != "error":
             found.append((task, f"it is {state}"))

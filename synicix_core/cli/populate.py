@@ -17,6 +17,7 @@ from click.core import ParameterSource
 from synicix_core.cli.json_output import print_json
 from synicix_core.cli.project import Command, Place, json_option, pass_place, where_option
 from synicix_core.cli.wording import count, duration
+from synicix_core.runner.options import EXIT_INTERRUPTED, EXIT_MISCONFIGURED
 
 if TYPE_CHECKING:
     from synicix_core.errors import SynicixError
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["populate"]
 
-EXIT_INTERRUPTED = 75
-EXIT_MISCONFIGURED = 78
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _SECONDS = click.FloatRange(min=0, min_open=True)

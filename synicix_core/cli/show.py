@@ -44,7 +44,7 @@ def _gather(pipeline: Pipeline, task: str) -> dict[str, Any]:
     from synicix_core.tables.overview import attempts_of, result_of, state_of
     from synicix_core.tables.overview_configs import CONFIG_KINDS
     from synicix_core.training.staleness import why_stale
-    from synicix_core.training.task_specs import fetch_configs
+    from synicix_core.training.task_specs import fetch_configs, latest_checkpoint
 
     row = fetch_configs(pipeline.tables, task)
     state, due = state_of(pipeline.tables, task)
@@ -56,8 +56,6 @@ def _gather(pipeline: Pipeline, task: str) -> dict[str, Any]:
     result = result_of(pipeline.tables, task)
     attempts = attempts_of(pipeline.tables, task)
     changes, unknown = why_stale(result["provenance"], pipeline.registry) if result else ((), ())
-    # A task with a result needs its checkpoint no longer.
-    checkpoint = next((a["checkpoint_path"] for a in reversed(attempts) if a["checkpoint_path"] and not result), None)
     return {
         "task": task,
         "state": state,
@@ -68,7 +66,8 @@ def _gather(pipeline: Pipeline, task: str) -> dict[str, Any]:
         "result": result,
         "model_file": pipeline.settings.model_save_dir / result["model_save_path"] if result else None,
         "dataset_file": pipeline.settings.dataset_dir / row["dataset_file_name"],
-        "checkpoint_file": pipeline.settings.model_save_dir / checkpoint if checkpoint else None,
+        # A task with a result needs its checkpoint no longer.
+        "checkpoint_file": None if result else latest_checkpoint(pipeline.settings, task, len(attempts)),
         "stale": [str(change) for change in changes],
         "not_compared": unknown,
     }

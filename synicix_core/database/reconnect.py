@@ -47,9 +47,7 @@ def ensure_connected(connection: Any) -> None:
     Raises
     ------
     DatabaseUnavailable
-        The server cannot be reached.
-    ConfigurationError
-        It refuses the credentials.
+        The server cannot be reached, or does not let us in any more.
     """
     if not connection._is_closed and connection._conn is not None and connection.adapter.ping(connection._conn):
         return
@@ -59,8 +57,11 @@ def ensure_connected(connection: Any) -> None:
             connection.connect()
         prepare_session(connection)
         connection.connection_id = connection.adapter.get_connection_id(connection._conn)
-    except SynicixError:
+    except DatabaseUnavailable:
         raise
+    except SynicixError as error:
+        # It let us in before. While a network or a server comes back, names and logins fail that are right.
+        raise DatabaseUnavailable(error.what, where=error.where, why=error.why, hint=error.hint) from error
     except Exception as error:
         raise DatabaseUnavailable(
             "The database cannot be reached", where=_where(connection), why=str(error).strip()
@@ -150,7 +151,7 @@ def is_conflict(error: BaseException) -> bool:
 def despite_conflicts(action: Callable[P, T]) -> Callable[P, T]:
     """Have `action` done again, later each time, where the server gave it up in favour of another: a deadlock, a lock held.
 
-    Such an action is one transaction or none: done again, it begins anew.
+    Such an action may be begun anew: it is one transaction, or statements that do nothing twice.
     """
 
     @functools.wraps(action)

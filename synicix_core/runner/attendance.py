@@ -34,8 +34,10 @@ class Ended:
         Of one that did not. Neither: it was interrupted.
     can_split : bool
         Whether the trainer can train in smaller parts of a batch.
-    can_checkpoint : bool
-        Whether the trainer saves checkpoints.
+    can_checkpoint : bool or None
+        Whether the trainer saves checkpoints; None where it did not come to say so.
+    epochs : int, optional
+        Finished when it was interrupted.
     executor_usable : bool
         Whether the executor can train another task.
     """
@@ -43,7 +45,8 @@ class Ended:
     outcome: dict[str, Any] | None = None
     problem: Problem | None = None
     can_split: bool = False
-    can_checkpoint: bool = True
+    can_checkpoint: bool | None = None
+    epochs: int | None = None
     executor_usable: bool = True
 
 
@@ -119,7 +122,7 @@ class Attendance:
                     self._tell({"type": "stopping"})
                 if self._interrupted.seconds_left < _RELEASE_SECONDS:
                     self._executor.close()
-                    return Ended(executor_usable=False)
+                    return Ended(epochs=progress.get("epoch"), executor_usable=False)
             if now - heard > self._stall_seconds:
                 self._executor.close()
                 message_ = f"no progress for {self._stall_seconds:.0f} s; the executor hung"
@@ -135,7 +138,7 @@ class Attendance:
         if message["type"] == "done":
             return Ended(outcome=message["outcome"])
         if message["type"] == "interrupted":
-            return Ended(can_checkpoint=message["can_checkpoint"])
+            return Ended(can_checkpoint=message["can_checkpoint"], epochs=message["epoch"])
         if message["type"] == "error":
             problem = Problem(message["error"], message["stack"], message["kind"], message["cause"])
             return Ended(problem=problem, can_split=message["can_split"], executor_usable=not message["restart"])

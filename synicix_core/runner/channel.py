@@ -33,10 +33,12 @@ class Channel:
         Raises
         ------
         BrokenPipeError
-            If the other end is gone.
+            If the other end is gone, or this one is closed.
         """
         data = json.dumps(message, separators=(",", ":")).encode() + b"\n"
         with self._lock:
+            if self._writes < 0:
+                raise BrokenPipeError("the channel is closed")
             view = memoryview(data)
             while view:
                 view = view[os.write(self._writes, view) :]
@@ -63,6 +65,8 @@ class Channel:
             yield from arrived
 
     def close(self) -> None:
-        """Close both descriptors."""
-        for descriptor in (self.reads, self._writes):
-            os.close(descriptor)
+        """Close both descriptors; their numbers may be somebody else's then."""
+        with self._lock:
+            for descriptor in (self.reads, self._writes):
+                os.close(descriptor)
+            self._writes = -1

@@ -18,13 +18,14 @@ from synicix_core.runner.patience import Patience
 from synicix_core.settings import Settings
 from synicix_core.tables.code_digest import code_digest
 from synicix_core.tables.queue import Claim, Problem, Queue
-from synicix_core.training.task_specs import checkpoint_path, model_path
+from synicix_core.tables.tries import TRIED_AGAIN
+from synicix_core.training.task_specs import checkpoint_path, latest_checkpoint, model_path
 
 __all__ = ["Endings", "problem_of"]
 
 _STORE_PAUSES = (0.1, 0.5, 2.0, 5.0, None)
-_AGAIN = frozenset({"transient", "died", "hung"})
 _LONGEST_DELAY = 3600.0
+_JITTER = 0.25
 
 
 class Endings:
@@ -113,21 +114,44 @@ class Endings:
         )
         self._observers.notify("synicix_task_finished", event)
 
-    def release(self, claim: Claim, why: str = "it is pending again", *, can_checkpoint: bool = True) -> None:
+    def release(
+        self,
+        claim: Claim,
+        why: str = "it is pending again",
+        *,
+        trained: bool = False,
+        can_checkpoint: bool | None = None,
+        epochs: int | None = None,
+    ) -> None:
         """Give a claim back, with its latest checkpoint.
+
+        Parameters
+        ----------
+        claim : Claim
+            The claim.
+        why : str
+            For people.
+        trained : bool
+            Whether its training had begun.
+        can_checkpoint : bool, optional
+            Whether the trainer saves checkpoints, if it said so.
+        epochs : int, optional
+            How far it came, if it came anywhere.
 
         Raises
         ------
         ClaimLost
             If this worker no longer holds it.
         """
-        names = (checkpoint_path(claim.task, attempt) for attempt in range(claim.attempt, 0, -1))
-        checkpoint = next((name for name in names if (self._settings.model_save_dir / name).exists()), None)
-        self._patience(lambda: self._queue.release(claim, checkpoint))
+        checkpoint = latest_checkpoint(self._settings, claim.task, claim.attempt)
+        name = None if checkpoint is None else checkpoint.name
+        self._end(claim, "released", lambda: self._queue.release(claim, name, epoch=epochs))
         if checkpoint is not None:
             why += ", with a checkpoint"
-        elif not can_checkpoint:
+        elif can_checkpoint is False:
             why += "; its trainer saves no checkpoints, so it starts again from the beginning"
+        elif trained:
+            why += "; it has no checkpoint, so it starts again from the beginning"
         self._display.task_ended(claim.task, "released", why)
         self._returned()
 
@@ -148,11 +172,11 @@ class Endings:
         """
         delay = self._patience(lambda: self._delay(claim, problem, can_split=can_split))
         if delay is None:
-            self._patience(lambda: self._queue.fail(claim, problem))
+            self._end(claim, "failed", lambda: self._queue.fail(claim, problem))
             self._summary.error_list.append((claim.key, problem.message))
             again = ""
         else:
-            self._patience(lambda: self._queue.retry_later(claim, problem, delay))
+            self._end(claim, "failed", lambda: self._queue.retry_later(claim, problem, delay))
             smaller = problem.kind == "out_of_memory"
             again = "; it is tried again " + ("in smaller parts of a batch" if smaller else f"in {delay:.0f} s")
             self._returned()
@@ -165,13 +189,30 @@ class Endings:
         """Return in how many seconds a task is tried again; None if it is not."""
         if problem.kind == "out_of_memory":
             return 0.0 if can_split and not self._queue.tries(claim.task).out_of_memory else None
-        if problem.kind not in _AGAIN:
+        if problem.kind not in TRIED_AGAIN:
             return None
         failures = self._queue.tries(claim.task).failures + 1
         if failures >= self._times.max_attempts:
             return None
         # Not all tasks that a broken disk threw out come back at the same instant.
-        return min(self._times.retry_seconds * 2.0 ** (failures - 1), _LONGEST_DELAY) * random.uniform(0.75, 1.25)
+        longest = _LONGEST_DELAY / (1 + _JITTER)
+        jitter = random.uniform(1 - _JITTER, 1 + _JITTER)
+        return min(self._times.retry_seconds * 2.0 ** (failures - 1), longest) * jitter
+
+    def _end(self, claim: Claim, state: str, write: Callable[[], None]) -> None:
+        """Have the end of an attempt written; one that the database wrote without an answer is not lost."""
+        tries = 0
+
+        def write_once_more() -> None:
+            nonlocal tries
+            tries += 1
+            try:
+                write()
+            except ClaimLost:
+                if tries == 1 or not self._queue.has_ended(claim, state):
+                    raise
+
+        self._patience(write_once_more)
 
     def _commit(self, claim: Claim, row: dict[str, Any]) -> None:
         for pause in _STORE_PAUSES:

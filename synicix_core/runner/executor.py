@@ -108,7 +108,6 @@ def _train(channel: Channel, message: dict[str, Any], stop: threading.Event, run
             {
                 "type": "interrupted",
                 "epoch": state.epochs,
-                "checkpoint": state.has_checkpoint,
                 "can_checkpoint": state.can_checkpoint,
             },
         )

@@ -151,7 +151,9 @@ class ExecutorProcess:
             return Death(None)
 
     def kill(self) -> None:
-        """End it and everything it started; `close` has to follow."""
+        """End it and everything it started; `close` has to follow. After it there is nothing to end."""
+        if self._closed:
+            return  # another process may have its number
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
@@ -159,7 +161,7 @@ class ExecutorProcess:
         """End it and everything it started."""
         if self._closed:
             return
-        self._closed = True
         self.kill()
+        self._closed = True
         self.process.wait()
         self.channel.close()

@@ -14,17 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from synicix_core.runner.fleet_display import FleetDisplay
-from synicix_core.runner.fleet_outcome import (
-    EXIT_DONE,
-    EXIT_FAILED,
-    EXIT_INTERRUPTED,
-    EXIT_MISCONFIGURED,
-    FleetSummary,
-    conclude,
-)
+from synicix_core.runner.fleet_outcome import FleetSummary, conclude
 from synicix_core.runner.fleet_process import WorkerProcess
 from synicix_core.runner.fleet_worker import FleetWorker
 from synicix_core.runner.interruption import Interruption
+from synicix_core.runner.options import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_MISCONFIGURED
 
 __all__ = ["Fleet", "FleetOptions"]
 

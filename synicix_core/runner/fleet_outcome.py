@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["FleetSummary", "WorkerEnd", "conclude"]
+from synicix_core.runner.options import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_MISCONFIGURED
 
-EXIT_DONE = 0
-EXIT_FAILED = 1
-EXIT_INTERRUPTED = 75
-EXIT_MISCONFIGURED = 78
+__all__ = ["FleetSummary", "WorkerEnd", "conclude"]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import select
@@ -62,7 +61,6 @@ class WorkerProcess:
             for descriptor in (theirs_reads, theirs_writes, theirs_output):
                 os.close(descriptor)
         self.channel = Channel(ours_reads, ours_writes)
-        self._writes = ours_writes
         self.pid = self._process.pid
         self._partial = b""
 
@@ -72,10 +70,8 @@ class WorkerProcess:
 
     def tell(self, **message: Any) -> None:
         """Send a short message; one that is gone does not hear it."""
-        # Not through the channel, whose lock may be held where a signal handler interrupts this very thread. A pipe takes
-        # so few bytes whole.
         with suppress(OSError):
-            os.write(self._writes, json.dumps(message).encode() + b"\n")
+            self.channel.send(message)
 
     def kill(self) -> None:
         """End it at once; its executor notices and ends, too."""

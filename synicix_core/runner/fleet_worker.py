@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from synicix_core.runner.display import WorkerDisplay
-from synicix_core.runner.fleet_outcome import EXIT_MISCONFIGURED, WorkerEnd
+from synicix_core.runner.fleet_outcome import WorkerEnd
 from synicix_core.runner.fleet_process import WorkerProcess
+from synicix_core.runner.options import EXIT_MISCONFIGURED
 
 __all__ = ["FleetWorker"]
 
 _FIRST_PAUSE = 1.0
-_LONGEST_PAUSE = 60.0
 _MOST_CRASHES = 5
 _LONG_LIFE_SECONDS = 600.0
 
@@ -91,7 +91,7 @@ class FleetWorker:
         self._crashes += 1
         if self._crashes >= _MOST_CRASHES:
             return None
-        return float(min(_FIRST_PAUSE * 2 ** (self._crashes - 1), _LONGEST_PAUSE))
+        return float(_FIRST_PAUSE * 2 ** (self._crashes - 1))
 
     def ended(self, code: int, reason: str = "") -> WorkerEnd:
         """Take note of its end for good; without a `reason` it is what the process said."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-__all__ = ["EXIT_DONE", "EXIT_INTERRUPTED", "EXIT_MISCONFIGURED", "WorkerOptions", "WorkerSummary"]
+__all__ = ["EXIT_DONE", "EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_MISCONFIGURED", "WorkerOptions", "WorkerSummary"]
 
 EXIT_DONE = 0
+EXIT_FAILED = 1
 EXIT_INTERRUPTED = 75
 EXIT_MISCONFIGURED = 78
 

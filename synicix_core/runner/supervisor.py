@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from synicix_core.database import is_conflict
 from synicix_core.errors import ClaimLost, DatabaseUnavailable, DatasetMissing
 from synicix_core.events import CheckpointSaved, EpochFinished, TaskStarted
 from synicix_core.registry import Registry
@@ -168,7 +167,7 @@ class Supervisor:
             elif due > 0:
                 self._database.sleep(min(due, _RECOVER_SECONDS))
             elif not self._may_start():
-                return EXIT_DONE, "as many tasks as asked for are done"
+                return self._limit(started) or (EXIT_DONE, "as many tasks as asked for are done")
             elif self._is_ready():
                 self._database.sleep(random.uniform(0.02, 0.1))  # another worker was faster; its claim shows soon
             else:
@@ -227,9 +226,10 @@ class Supervisor:
         if time.monotonic() - self._recovered >= self._times.lease_seconds / 4:
             try:
                 self._recover()
+            except DatabaseUnavailable:
+                raise  # the heartbeat waits for it
             except Exception as error:
-                if not is_conflict(error):
-                    raise
+                self._display.message(f"Claims of lost workers are left to others for now: {error}")
 
     def _nothing_left(self) -> tuple[int, str]:
         blocked = self._database(lambda: self._queue.waiting(self._options.restriction))
@@ -303,13 +303,19 @@ class Supervisor:
                 lambda message: self._tell(claim, message, limit),
             )
             self._send(executor, spec.to_wire())
-            if at_once:
-                self._announce(claim, row)
-            if claim.attempt > 1:
-                resumes = any(Path(file).exists() for file in spec.resume_from)
-                start = "has a checkpoint to go on from" if resumes else "starts from the beginning"
-                self._display.message(f"{claim.task[:8]} (attempt {claim.attempt}) {start}.")
-            self._note_end(claim, attendance.wait(), begun)
+            try:
+                if at_once:
+                    self._announce(claim, row)
+                if claim.attempt > 1:
+                    resumes = any(Path(file).exists() for file in spec.resume_from)
+                    start = "has a checkpoint to go on from" if resumes else "starts from the beginning"
+                    self._display.message(f"{claim.task[:8]} (attempt {claim.attempt}) {start}.")
+                ended = attendance.wait()
+            except BaseException:
+                # It still trains this task; what it says of it must not be taken for news of the next one.
+                self._close_executor()
+                raise
+            self._note_end(claim, ended, begun)
         self._cache.release()
 
     def _note_end(self, claim: Claim, ended: Ended, begun: float) -> None:
@@ -319,7 +325,7 @@ class Supervisor:
             self._trained = _Trained(claim, ended.outcome, time.monotonic() - begun)
         elif ended.problem is None or self._interrupted():
             # What goes wrong after a signal went to every process of a job is no error of the task's.
-            self._endings.release(claim, can_checkpoint=ended.can_checkpoint)
+            self._endings.release(claim, trained=True, can_checkpoint=ended.can_checkpoint, epochs=ended.epochs)
         else:
             self._endings.fail(claim, ended.problem, can_split=ended.can_split)
 

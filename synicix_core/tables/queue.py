@@ -249,6 +249,10 @@ class Queue:
         # MySQL counts changed rows only, and two beats may fall into one millisecond.
         return cursor.rowcount == 1 or self._state(claim)[0] == "running"
 
+    def has_ended(self, claim: Claim, state: str) -> bool:
+        """Tell whether this worker's attempt is in a state already: released, failed or finished."""
+        return self._state(claim)[0] == state
+
     def why_lost(self, claim: Claim) -> str:
         """Say, for people, what became of a claim that this worker holds no longer."""
         state, kind = self._state(claim)
@@ -279,8 +283,10 @@ class Queue:
             self._end(claim, "finished", epoch=row["epochs"])
 
     @despite_conflicts
-    def release(self, claim: Claim, checkpoint: str | None = None, delay: float = 0.0) -> None:
-        """Give a claim back: the task is pending again, at once or after `delay` seconds.
+    def release(
+        self, claim: Claim, checkpoint: str | None = None, delay: float = 0.0, *, epoch: int | None = None
+    ) -> None:
+        """Give a claim back: the task is pending again, at once or after `delay` seconds; `epoch` is how far it came.
 
         Raises
         ------
@@ -290,7 +296,7 @@ class Queue:
         with transaction(self.connection):
             self._hold(claim)
             self._to_pending(claim.task, delay)
-            self._end(claim, "released", checkpoint)
+            self._end(claim, "released", checkpoint, epoch=epoch)
 
     @despite_conflicts
     def fail(self, claim: Claim, problem: Problem) -> None:
@@ -337,20 +343,20 @@ class Queue:
         """Return how the attempts at a task went since it was queued or last retried by hand."""
         return read_tries(self.tables, task)
 
-    @despite_conflicts
     def retry(self, tasks: Sequence[str]) -> int:
         """Make tasks that ended in an error pending again, with all their attempts before them; return how many."""
-        count = 0
-        for start in range(0, len(tasks), 1000):
-            chunk = list(tasks[start : start + 1000])
-            marks = ", ".join(["%s"] * len(chunk))
-            count += execute(
-                self.connection,
-                f"UPDATE {self._jobs} SET status = 'pending', created_time = {self._now}, scheduled_time = {self._now}, "
-                f"error_message = '', error_stack = NULL WHERE status = 'error' AND {_MD5} IN ({marks})",
-                tuple(chunk),
-            ).rowcount
-        return count
+        return sum(self._retry(tasks[start : start + 1000]) for start in range(0, len(tasks), 1000))
+
+    @despite_conflicts
+    def _retry(self, tasks: Sequence[str]) -> int:
+        marks = ", ".join(["%s"] * len(tasks))
+        cursor = execute(
+            self.connection,
+            f"UPDATE {self._jobs} SET status = 'pending', created_time = {self._now}, scheduled_time = {self._now}, "
+            f"error_message = '', error_stack = NULL WHERE status = 'error' AND {_MD5} IN ({marks})",
+            tuple(tasks),
+        )
+        return int(cursor.rowcount)
 
     def waiting(self, restriction: str = "", exclusions: Exclusions | None = None, limit: int | None = None) -> int:
         """Return how many tasks are pending, counting no further than `limit`."""
@@ -372,7 +378,9 @@ class Queue:
         return None if row[0] is None else -float(row[0])
 
     def set_error(self, task: str, problem: Problem) -> None:
-        """Write an error into the job of a task; part of a transaction."""
+        """Write an error into the job of a task, unless somebody deleted it; part of a transaction."""
+        if not self._result_table.jobs & {_MD5: task}:
+            return
         self._result_table.jobs.update1(
             {
                 _MD5: task,

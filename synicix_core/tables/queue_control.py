@@ -1,4 +1,5 @@
-"""What people do to the queue: pause, resume, cancel and put first; each in one transaction, whatever the number of tasks.
+"""What people do to the queue: pause, resume, cancel and put first; each in one transaction, whatever the
+number of tasks; tasks that are claimed meanwhile get one more.
 
 Workers lock a task's attempt before its job, and so does this module. A worker whose claim was taken away notices at its
 next heartbeat.

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from synicix_core.database.reconnect import execute
 from synicix_core.tables.schema import Tables
 
-__all__ = ["Tries", "count_tries", "read_tries"]
+__all__ = ["TRIED_AGAIN", "Tries", "count_tries", "read_tries"]
 
-_AGAIN = frozenset({"transient", "died", "hung"})
+TRIED_AGAIN = frozenset({"transient", "died", "hung"})
 """Kinds of error after which a task is tried again."""
 
 
@@ -47,6 +47,6 @@ def count_tries(attempts: Iterable[tuple[str, str | None, int | None]]) -> Tries
     for state, kind, epoch in attempts:
         if (epoch or 0) > furthest:
             failures, furthest = 0, epoch or 0
-        failures += state == "lost" or (state == "failed" and kind in _AGAIN)
+        failures += state == "lost" or (state == "failed" and kind in TRIED_AGAIN)
         out_of_memory += state == "failed" and kind == "out_of_memory"
     return Tries(failures, out_of_memory)

@@ -181,7 +181,6 @@ class TaskContext:
         }
         refusal = self._checkpoints.write(content)
         if refusal is None:
-            self.state.has_checkpoint = True
             self._observer.checkpoint_saved(str(self._checkpoints.path), self.epochs)
         elif not self._told_refusal:
             self._told_refusal = True
@@ -194,7 +193,6 @@ class TaskContext:
         content = self._checkpoints.read()
         if content is None:
             return None
-        self.state.has_checkpoint = True
         self.state.epochs = self.resumed_from = content["epochs"]
         self._seconds_before = content["seconds"]
         random_state.restore(content["random"], self._generators)

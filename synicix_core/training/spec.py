@@ -179,8 +179,6 @@ class TaskState:
     ----------
     epochs : int
         Epochs finished, those of the attempts that this one went on from included.
-    has_checkpoint : bool
-        Whether a good checkpoint of this attempt, or of the earlier one that it went on from, is on the disk.
     can_checkpoint : bool
         Whether the trainer saved, loaded or asked for checkpoints.
     can_split : bool
@@ -188,7 +186,6 @@ class TaskState:
     """
 
     epochs: int = 0
-    has_checkpoint: bool = False
     can_checkpoint: bool = False
     can_split: bool = False
 

@@ -12,7 +12,7 @@ from synicix_core.training.spec import Component, TaskSpec
 if TYPE_CHECKING:
     from synicix_core.tables.schema import Tables
 
-__all__ = ["checkpoint_path", "fetch_configs", "make_spec", "model_path"]
+__all__ = ["checkpoint_path", "fetch_configs", "latest_checkpoint", "make_spec", "model_path"]
 
 
 def fetch_configs(tables: Tables, task: str) -> dict[str, Any]:
@@ -97,6 +97,12 @@ def model_path(task: str, attempt: int) -> str:
 def checkpoint_path(task: str, attempt: int) -> str:
     """Return where the checkpoint of an attempt is saved, relative to `model_save_dir`."""
     return f"{task}.{attempt}.checkpoint"
+
+
+def latest_checkpoint(settings: Settings, task: str, attempts: int) -> Path | None:
+    """Return the checkpoint that an attempt after so many goes on from, if its file is there."""
+    files = (settings.model_save_dir / checkpoint_path(task, attempt) for attempt in range(attempts, 0, -1))
+    return next((file for file in files if file.exists()), None)
 
 
 def _sampler(row: dict[str, Any], tier: str) -> Component | None:

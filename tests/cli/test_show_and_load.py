@@ -76,6 +76,9 @@ def test_show_names_the_checkpoint_of_a_released_task(pipeline, project, run, ru
     (task,) = insert_tasks(pipeline)
     assert run_json("show", task)["checkpoint_file"] is None
     pipeline.queue.release(claim_task(pipeline, task), f"{task}.1.checkpoint")
+    assert run_json("show", task)["checkpoint_file"] is None, "somebody removed it"
+    # The file counts, also of a worker that was killed and could tell nothing.
+    (pipeline.settings.model_save_dir / f"{task}.1.checkpoint").touch()
     assert f"{task}.1.checkpoint: the next attempt goes on from it" in run("show", task).stdout
     assert run_json("show", task)["checkpoint_file"].endswith(f"models/{task}.1.checkpoint")
     finish(pipeline, {task: 0.5})

@@ -12,7 +12,7 @@ import pytest
 
 from synicix_core.database import connect, despite_conflicts, ensure_connected, execute, is_connection_lost, transaction
 from synicix_core.database.quiet import datajoint
-from synicix_core.errors import DatabaseUnavailable
+from synicix_core.errors import ConfigurationError, DatabaseUnavailable
 from synicix_core.settings import Settings
 from tests.database.test_connection import end_session
 
@@ -164,6 +164,20 @@ def test_a_transaction_that_the_server_gave_up_in_a_deadlock_is_done_again(
         ends = [pool.submit(lock, any_connection, 1, 2), pool.submit(lock, other, 2, 1)]
         assert [end.result(60) for end in ends] == [(1, 2), (2, 1)]
     assert len(begun) == 3
+
+
+def test_a_login_or_name_that_fails_where_it_worked_before_is_a_database_that_is_away(
+    any_connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused() -> None:
+        raise ConfigurationError("The database host is unknown", where="db.lab", why="no such name", hint="Check it.")
+
+    any_connection._conn.close()
+    with monkeypatch.context() as patched, pytest.raises(DatabaseUnavailable, match="no such name"):
+        patched.setattr(any_connection, "connect", refused)
+        ensure_connected(any_connection)
+    ensure_connected(any_connection)
+    assert execute(any_connection, "SELECT 1").fetchone() == (1,)
 
 
 def test_what_is_no_conflict_is_not_done_again() -> None:

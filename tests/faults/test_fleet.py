@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import threading
+import multiprocessing
+import os
+import sys
 import uuid
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import pytest
 
 from synicix_core import Pipeline
-from synicix_core.tables.queue import Claim
-from tests.faults.lab import Lab
+from synicix_core.database import execute, transaction
+from tests.saved import RESULT
+
+if TYPE_CHECKING:
+    from multiprocessing.synchronize import Barrier
+
+    from tests.faults.lab import Lab  # imports torch, which would take the processes below too long
 
 pytestmark = pytest.mark.database
 
@@ -37,30 +47,135 @@ def test_clocks_that_are_off_by_hours_matter_to_nobody(lab: Lab) -> None:
     lab.check(tasks)
 
 
-def test_32_workers_at_one_instant_waste_no_claim(lab: Lab) -> None:
-    tasks = lab.insert(*range(40))
-    pipelines = [Pipeline() for _ in range(32)]
-    together = threading.Barrier(32)
-    claims: list[Claim | None] = []
+@dataclass
+class Share:
+    """What one of many processes did to the queue.
 
-    def claim(pipeline: Pipeline) -> None:
-        together.wait()
-        claims.append(pipeline.queue.claim(uuid.uuid4().hex, "host", 1, "cpu"))
+    Attributes
+    ----------
+    released, finished : list of (str, int)
+        Task and attempt of the claims that it gave back and of those that it committed.
+    vain : int
+        Claims that won nothing although more tasks were pending than the other processes can have had their hands on.
+    unheard : list of (str, int)
+        Claims of which a heartbeat said that they are held no longer.
+    heavy : bool
+        Whether torch was imported.
+    """
 
-    threads = [threading.Thread(target=claim, args=(pipeline,)) for pipeline in pipelines]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for pipeline in pipelines:
-        pipeline.connection.close()
-    assert len({claim.task for claim in claims if claim is not None}) == 32
-    assert len(lab.pipeline.TrainingAttempt()) == 32
-    assert Counter(job["status"] for job in lab.pipeline.TrainingResult.jobs.to_dicts()) == {
-        "reserved": 32,
-        "pending": 8,
-    }
-    assert {claim.task for claim in claims if claim is not None} <= set(tasks)
+    released: list[tuple[str, int]] = field(default_factory=list)
+    finished: list[tuple[str, int]] = field(default_factory=list)
+    vain: int = 0
+    unheard: list[tuple[str, int]] = field(default_factory=list)
+    heavy: bool = False
+
+
+PROCESSES, TASKS = 32, 128
+
+
+def take_a_share(environment: dict[str, str], folder: str) -> Share:
+    """Claim tasks, beat once for each, and commit it, or give it back at its first attempt, until nothing is pending."""
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    try:
+        pipeline = Pipeline()
+        pipeline.TrainingResult.jobs.heading  # noqa: B018 - read before the start, as are those of the tables
+        queue, worker, share = pipeline.queue, uuid.uuid4().hex, Share()
+    except BaseException:
+        _TOGETHER[0].abort()
+        raise
+    _TOGETHER[0].wait(90)
+    first = True
+    while True:
+        held = queue.claim(worker, "host", os.getpid(), "cpu")
+        if first:
+            _TOGETHER[0].wait(90)  # each holds a claim before the first one is ended
+            first = False
+        if held is None:
+            left = queue.waiting()
+            # Each of the others may just be claiming a task, or have given one back in between.
+            share.vain += left >= 2 * PROCESSES
+            if not left:
+                break
+            continue
+        ended = (held.task, held.attempt)
+        if not queue.heartbeat(held, {"epoch": 1, "train_loss": 0.5}):
+            share.unheard.append(ended)
+        if held.attempt == 1 and held.task[0] in "0123":
+            queue.release(held)
+            share.released.append(ended)
+        else:
+            # Histories of its own: writers of equal ones get into each other's way in a file store.
+            history = [float(int(held.task[:12], 16))]
+            own = {name: history for name in RESULT if name.endswith("_history")}
+            queue.commit(held, {**RESULT, **own, "model_save_path": f"{held.task}.{held.attempt}.pt"})
+            share.finished.append(ended)
+    pipeline.connection.close()
+    share.heavy = "torch" in sys.modules
+    return share
+
+
+_TOGETHER: list[Barrier] = []
+"""In a process of the pool: where all wait for each other before they begin."""
+
+
+def _wait_with(together: Barrier) -> None:
+    _TOGETHER.append(together)
+
+
+def test_32_processes_at_one_instant_waste_no_claim(lab: Lab) -> None:
+    tasks = set(lab.insert(*range(TASKS)))
+    # A server that has imported what they need forks them; their environment would be the one in which it was started.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["pytest", "synicix_core.pipeline", "synicix_core.database", "synicix_core.tables.queue"]
+    )
+    place = (dict(os.environ), str(lab.pipeline.settings.project_dir))
+    together = context.Barrier(PROCESSES)
+    with ProcessPoolExecutor(PROCESSES, context, _wait_with, (together,)) as pool:
+        shares = [made.result(150) for made in [pool.submit(take_a_share, *place) for _ in range(PROCESSES)]]
+    finished = [ended for share in shares for ended in share.finished]
+    released = [ended for share in shares for ended in share.released]
+    again = {task for task in tasks if task[0] in "0123"}
+    assert again
+    # Claimed once, or once more after it was given back.
+    assert sorted(released) == [(task, 1) for task in sorted(again)]
+    assert sorted(finished) == [(task, 2 if task in again else 1) for task in sorted(tasks)]
+    assert sum(share.vain for share in shares) == 0
+    assert [ended for share in shares for ended in share.unheard] == []
+    assert not any(share.heavy for share in shares)
+    attempts = lab.pipeline.TrainingAttempt().to_dicts()
+    assert Counter(attempt["state"] for attempt in attempts) == {"finished": TASKS, "released": len(again)}
+    assert len({attempt["pid"] for attempt in attempts}) == PROCESSES
+    results = lab.pipeline.TrainingResult().to_dicts()
+    assert sorted((row["training_task_md5_hash"], row["by_attempt"]) for row in results) == sorted(finished)
+    assert len(lab.pipeline.TrainingResult.jobs) == 0
+
+
+@pytest.mark.parametrize("order", ["original", "random"])
+@pytest.mark.parametrize("condition", [None, "seed >= 0"])
+def test_a_claim_waits_for_no_other_claim(lab: Lab, order: str, condition: str | None) -> None:
+    tasks = lab.insert(*range(4))
+    pipeline, other = lab.pipeline, Pipeline()
+    postgres = pipeline.connection.adapter.backend == "postgresql"
+    execute(
+        pipeline.connection, f"SET {'lock_timeout' if postgres else 'innodb_lock_wait_timeout'} = {TIMEOUT[postgres]}"
+    )
+    restriction = pipeline.restriction([condition])
+    with transaction(other.connection):
+        for task in tasks[:3]:  # one by one, because MySQL locks all that it reads on the way
+            sql = f"SELECT status FROM {other.tables.jobs_name} WHERE training_task_md5_hash = %s FOR UPDATE"
+            assert execute(other.connection, sql, (task,)).fetchone() == ("pending",)
+        claims = [pipeline.queue.claim("a" * 32, "host", 1, "cpu", restriction=restriction, order=order) for _ in "12"]
+    other.connection.close()
+    first, second = claims
+    assert first is not None and first.task == tasks[3]
+    assert second is None
+
+
+TIMEOUT = {True: 300, False: 1}
+"""Milliseconds of PostgreSQL, seconds of MySQL; a claim that waited would be tried again a few times, and then raise."""
 
 
 def test_six_workers_started_at_one_instant_train_each_task_once(lab: Lab) -> None:

@@ -124,6 +124,7 @@ def test_a_signal_releases_the_task_and_exits_75(pipeline, number):
     assert worker.returncode == 75, err
     attempt = pipeline.TrainingAttempt.fetch1()
     assert (attempt["state"], attempt["error"]) == ("released", None)
+    assert attempt["epoch"] is not None, "how far it came is known before any heartbeat"
     assert len(pipeline.TrainingResult.jobs.pending) == 1
     assert len(pipeline.TrainingResult.jobs.errors) == 0
     assert "Traceback" not in out + err

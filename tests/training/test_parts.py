@@ -276,10 +276,10 @@ class TestContext:
         assert context.state == TaskState()
         assert context.micro_batches == 4 and context.state.can_split and not context.state.can_checkpoint
         context.checkpoint_due()
-        assert context.state.can_checkpoint and not context.state.has_checkpoint
+        assert context.state.can_checkpoint and not (tmp_path / "checkpoint").exists()
         context.epoch_finished(3)
         context.save_checkpoint({})
-        assert context.state == TaskState(epochs=3, has_checkpoint=True, can_checkpoint=True, can_split=True)
+        assert context.state == TaskState(epochs=3, can_checkpoint=True, can_split=True)
 
 
 class TestParameterSummary:
