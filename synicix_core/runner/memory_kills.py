@@ -16,7 +16,7 @@ def _files() -> list[Path]:
     """Return where the kernel may count them: for this group in the unified hierarchy, in the older one, or at their roots."""
     root, files = Path("/sys/fs/cgroup"), list[Path]()
     try:
-        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return []
     for line in lines:

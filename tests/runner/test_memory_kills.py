@@ -147,3 +147,8 @@ def test_what_cannot_be_read_counts_nothing(machine: Machine, unreadable: str) -
     (root / unreadable).unlink()
     (root / unreadable).mkdir()
     assert count_memory_kills() == 0
+
+
+def test_a_group_whose_name_is_no_text_is_read_all_the_same(machine: Machine) -> None:
+    machine({GROUPS: b"0::/job-\xff\n", f"{ROOT}/memory.events": UNIFIED.format(kills=3)})
+    assert count_memory_kills() == 3
