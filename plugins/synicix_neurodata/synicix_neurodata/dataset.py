@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,61 +14,78 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from synicix_core.errors import DatasetError
-from synicix_neurodata.recording import (
-    PARTS,
-    Recording,
-    describe_recording,
-    h5_file,
-    read_column,
-    read_rows,
-    unreadable,
-)
+from synicix_neurodata.access import Access
+from synicix_neurodata.clips import Clips, cut_clips
+from synicix_neurodata.identity import stimulus_ids
+from synicix_neurodata.layouts import describe_recording
+from synicix_neurodata.neurons import select_neurons
+from synicix_neurodata.recording import PARTS, Recording
 from synicix_neurodata.statistics import Normalization, normalization, summarise
+from synicix_neurodata.tiers import Split, assign_tiers
+from synicix_neurodata.usable import parts_of_mode, usable_rows
 
 __all__ = ["NeuroDataDataset"]
 
 Mode = Literal["stimulus-encoding", "full-encoding", "behavior-encoding", "decoding"]
 Inputs = Tensor | dict[str, Tensor]
 
-_TIERS = ("train", "validation", "test")
-
-_INPUTS: dict[str, dict[str, str]] = {
-    "stimulus-encoding": {"stimulus": "images"},
-    "full-encoding": {"stimulus": "images", "behavior": "behavior", "pupil_center": "pupil_center"},
-    "behavior-encoding": {"behavior": "behavior", "pupil_center": "pupil_center"},
-    "decoding": {"responses": "responses"},
-}
-"""Name of each input and the part of the file it comes from; a single input is passed without its name."""
-
-_TARGET = {"decoding": "images"}
-
 
 class NeuroDataDataset(Dataset[tuple[Inputs, Tensor]]):
-    """One tier of a recording in the static HDF5 layout, as ``(input, target)`` in float32.
+    """One tier of a recording of any layout, as ``(input, target)`` in float32.
 
     ===================== ================================================== ====================
     mode                  input                                              target
     ===================== ================================================== ====================
-    ``stimulus-encoding`` images (C, H, W)                                   responses (neurons,)
+    ``stimulus-encoding`` stimulus (C, H, W)                                 responses (neurons,)
     ``full-encoding``     {stimulus, behavior (k,), pupil_center (2,)}       responses (neurons,)
     ``behavior-encoding`` {behavior (k,), pupil_center (2,)}                 responses (neurons,)
-    ``decoding``          responses (neurons,)                               images (C, H, W)
+    ``decoding``          responses (neurons,)                               stimulus (C, H, W)
     ===================== ================================================== ====================
 
+    In a recording of movies every one of them has an axis of time, T = `clip_frames`: stimulus (C, T, H, W), responses
+    (neurons, T), behavior (k, T), pupil_center (2, T).
+
     The file is opened once in each process, when the first example is asked for, and never written to. Items are in the
-    order of the file.
+    order of the file, clips of a movie by trial and then by time.
 
     Parameters
     ----------
     path : str
-        The recording.
+        The recording, a file or a folder.
     tier : {"train", "validation", "test"}
-        Which trials; further tiers of a file are never used.
+        Which trials; see `synicix_neurodata.tiers.assign_tiers`.
     mode : str
         What is predicted from what.
     normalize : bool or tuple of str
         Which parts are normalised with statistics of the training tier (`synicix_neurodata.statistics.normalization`):
-        all, none, or those named of ``images``, ``responses``, ``behavior`` and ``pupil_center``.
+        all, none, or those named of ``stimulus``, ``responses``, ``behavior`` and ``pupil_center``.
+    stimulus_scale : float
+        Factor on height and width of the stimulus, 0 < factor <= 1; pixels are averaged over the area they cover.
+    areas, layers : tuple of str
+        Only neurons of these areas, of these layers; empty for all.
+    unit_ids : tuple of int
+        Only these neurons; empty for all.
+    max_neurons : int, optional
+        So many neurons are drawn of those.
+    neuron_seed : int
+        Of that draw.
+    test_tiers : tuple of str
+        Which tiers of the file are the test tier; empty for all ordinary ones.
+    stimulus_id : str
+        Column that tells which stimulus a trial showed; empty where the file tells by itself.
+    validation_fraction, test_fraction : float
+        Of the stimuli, for a file without tiers; at least 0, together less than 1.
+    split_seed : int
+        Of that draw.
+    clip_frames : int, optional
+        Frames of an example of a movie; None for whole trials.
+    clip_stride : int, optional
+        Frames from the start of one clip to that of the next in the training tier; None for clips one after another, as
+        in the other tiers.
+    drop_missing : bool
+        Whether trials with values that are not finite are left out; otherwise they are an error.
+    layout_params : dict, optional
+        What the layout lets a user say: paths in an NWB file, windows of time…; docs/neurodata.md lists them.
     memory_limit_mb : int
         A tier whose tensors take at most so many MiB is read once and kept in memory; a larger one is read batch by
         batch. Changes speed only.
@@ -79,14 +95,16 @@ class NeuroDataDataset(Dataset[tuple[Inputs, Tensor]]):
     input_shape : tuple of int, or dict of str to tuple of int
     output_shape : tuple of int
     notes : tuple of str
-        What a user should know: why the test tier is empty. Each is also given as a warning.
+        What a user should know: how tiers were told (with the training tier), why the test tier is empty, what was left
+        out. Each is also given as a warning.
 
     Raises
     ------
     DatasetError
-        If the file is not a static recording, lacks what the mode needs, has no trials for training or validation, or
-        holds values that are not finite in the trials that are used. A test tier whose responses are absent or all zero
-        (withheld, as competitions do) is empty instead, with a note: such a recording trains, and has no test score.
+        If the recording has no layout that is known, lacks what the mode needs, has no trials for training or
+        validation, or holds values that are not finite in the trials that are used, or a parameter makes no sense. A
+        test tier whose responses are absent or all zero (withheld, as competitions do) is empty instead, with a note:
+        such a recording trains, and has no test score.
     """
 
     def __init__(
@@ -96,26 +114,70 @@ class NeuroDataDataset(Dataset[tuple[Inputs, Tensor]]):
         *,
         mode: Mode = "stimulus-encoding",
         normalize: bool | tuple[str, ...] = True,
+        stimulus_scale: float = 1.0,
+        areas: tuple[str, ...] = (),
+        layers: tuple[str, ...] = (),
+        unit_ids: tuple[int, ...] = (),
+        max_neurons: int | None = None,
+        neuron_seed: int = 0,
+        test_tiers: tuple[str, ...] = (),
+        stimulus_id: str = "",
+        validation_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+        split_seed: int = 0,
+        clip_frames: int | None = None,
+        clip_stride: int | None = None,
+        drop_missing: bool = False,
+        layout_params: dict[str, Any] | None = None,
         memory_limit_mb: int = 512,
     ) -> None:
         self.path = os.fspath(path)
         self.tier = tier
         self.mode = mode
-        self._recording = describe_recording(self.path)
-        self._inputs, self._target = _parts(self._recording, mode)
+        recording = self._recording = describe_recording(self.path, layout_params)
+        _check_numbers(self.path, stimulus_scale, validation_fraction, test_fraction)
+        self._inputs, self._target = parts_of_mode(recording, mode)
         self._used = (*self._inputs.values(), self._target)
-        self._rows, self.notes = _usable_rows(self._recording, tier, self._used)
-        named = _normalized_parts(self._recording, normalize)
+        self._neurons = (
+            select_neurons(
+                recording,
+                areas=areas,
+                layers=layers,
+                unit_ids=unit_ids,
+                max_neurons=max_neurons,
+                seed=neuron_seed,
+            )
+            if "responses" in self._used
+            else None
+        )
+        self._split = Split(tuple(test_tiers), stimulus_id, validation_fraction, test_fraction, split_seed)
+        tiers = assign_tiers(recording, self._split)
+        rows, broken_notes = usable_rows(recording, tiers, tier, self._used, drop_missing=drop_missing)
+        # What is true of every tier is said once, by the one that everybody builds.
+        told = {"train": (*recording.notes, *tiers.notes), "test": tiers.test_notes}
+        self.notes: tuple[str, ...] = (*told.get(tier, ()), *broken_notes)
+        self._train_rows = rows["train"]
+        self._clips: Clips | None = None
+        if recording.is_movie:
+            every = np.concatenate(list(rows.values()))
+            stride = clip_stride if tier == "train" else None
+            self._clips = cut_clips(recording, rows[tier], clip_frames, stride, of_all_tiers=every)
+            self.notes = (*self.notes, *self._clips.notes)
+        elif clip_frames is not None or clip_stride is not None:
+            raise DatasetError(
+                "clip_frames and clip_stride are for movies", file=self.path, why=f"{recording.contents()}"
+            )
+        self._rows = rows[tier] if self._clips is None else self._clips.trial
+        self._access = Access(recording, stimulus_scale)
         self._normalize: dict[str, Normalization] = {
-            part: normalization(self._recording, part) for part in self._used if part in named
+            part: normalization(recording, part, self._train_rows, stimulus_scale).of(self._chosen(part))
+            for part in self._used
+            if part in _normalized_parts(recording, normalize)
         }
-        per_trial = sum(int(np.prod(self._recording.shapes[part])) for part in set(self._used))
-        self._fits = len(self._rows) * per_trial * 4 <= memory_limit_mb * 2**20
+        shapes = {part: self._shape(part) for part in self._used}
+        per_item = sum(int(np.prod(shape)) for shape in shapes.values())
+        self._fits = len(self._rows) * per_item * 4 <= memory_limit_mb * 2**20
         self._kept: tuple[Inputs, Tensor] | None = None
-        self._file: h5py.File | None = None
-        self._file_process = 0
-
-        shapes = self._recording.shapes
         self.input_shape: tuple[int, ...] | dict[str, tuple[int, ...]] = (
             shapes[next(iter(self._inputs.values()))]
             if len(self._inputs) == 1
@@ -126,33 +188,54 @@ class NeuroDataDataset(Dataset[tuple[Inputs, Tensor]]):
             warnings.warn(f"{self.path}: {note}", stacklevel=2)
 
     def __len__(self) -> int:
-        """Return the number of trials of the tier."""
+        """Return the number of trials of the tier, or of clips."""
         return len(self._rows)
 
     def __getitem__(self, index: int) -> tuple[Inputs, Tensor]:
-        """Return one trial."""
+        """Return one trial or clip."""
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Inputs, Tensor]]:
-        """Return several trials with one access to the file for each part."""
+        """Return several trials or clips with one access to the file for each part."""
         inputs, targets = self._batch(np.asarray(indices, dtype=np.intp))
         if isinstance(inputs, dict):
             return [({name: part[i] for name, part in inputs.items()}, targets[i]) for i in range(len(targets))]
         return [(inputs[i], targets[i]) for i in range(len(targets))]
 
     def tensors(self) -> tuple[Inputs, Tensor]:
-        """Return the inputs and the targets of the whole tier, first axis trials, equal to the items."""
+        """Return the inputs and the targets of the whole tier, first axis trials or clips, equal to the items."""
         return self._batch(np.arange(len(self._rows)))
 
     def column(self, name: str) -> NDArray[Any]:
-        """Return one value per trial of the tier: ``trial_idx``, ``types``, a name in ``/item_info``…
+        """Return one value per item.
+
+        Parameters
+        ----------
+        name : str
+            ``stimulus_id``: equal where the same stimulus was shown, and for clips the same part of it. ``trial``: the
+            row in the recording. ``start_frame``: the first frame of a clip. Or a column of the recording.
 
         Raises
         ------
         DatasetError
-            If the file has no such column; it lists those there are.
+            If there is no such column; it lists those there are.
         """
-        return read_column(self._recording, name)[self._rows]
+        rows, clips = self._rows, self._clips
+        if name == "stimulus_id":
+            ids = stimulus_ids(self._recording, self._split.stimulus_id)[rows]
+            return ids if clips is None else np.char.add(np.char.add(ids, "@"), clips.start.astype(str))
+        if name == "trial":
+            return rows.copy()
+        if name == "start_frame" and clips is not None:
+            return clips.start.copy()
+        if name not in self._recording.columns:
+            own = ["stimulus_id", "trial", *(["start_frame"] if clips is not None else [])]
+            raise DatasetError(
+                f"There is no column {name!r}",
+                file=self.path,
+                why=f"the columns are {', '.join([*own, *sorted(self._recording.columns)])}",
+            )
+        return self._recording.columns[name][rows]
 
     def get_additional_model_params(self) -> dict[str, Any]:
         """Return what a model, or a reader of the config, may want to know beside the shapes.
@@ -161,12 +244,16 @@ class NeuroDataDataset(Dataset[tuple[Inputs, Tensor]]):
         -------
         dict
             ``nonnegative_output``: whether no target of the training tier is negative after normalisation.
-            ``normalization``: ``{part: {"subtract": …, "divide": …}}``, numbers for images, else float32 arrays
-            (columns,); parts that are not normalised are missing. ``noise_ceiling``, where the file states it:
-            ``{"correlation": the highest mean single-trial correlation on the test tier}``.
+            ``normalization``: ``{part: {"subtract": …, "divide": …}}``, numbers for the stimulus, else float32 arrays
+            (columns,); parts that are not normalised are missing. ``stimulus_scale``: as set. ``neurons``: which rows of
+            the recording's responses are used, int64 (neurons,), missing where all are; ``unit_ids``, int64 (neurons,),
+            where the file tells them. ``noise_ceiling``, where the file states it for all of its neurons and they are
+            all used: ``{"correlation": the highest mean single-trial correlation on the test tier}``.
         """
-        # Images are centred and responses never are, but raw fluorescence can be negative as it is.
-        lowest = float(summarise(self._recording, self._target, "train").minimum.min())
+        chosen = self._chosen(self._target)
+        # The stimulus is centred and responses never are, but raw fluorescence can be negative as it is.
+        minimum = summarise(self._recording, self._target, self._train_rows, self._access.stimulus_scale).minimum
+        lowest = float((minimum if chosen is None else minimum[chosen]).min())
         centred = self._target in self._normalize and bool(self._normalize[self._target].subtract.any())
         params: dict[str, Any] = {
             "nonnegative_output": lowest >= 0 and not centred,
@@ -174,80 +261,90 @@ class NeuroDataDataset(Dataset[tuple[Inputs, Tensor]]):
                 part: {"subtract": _own_copy(applied.subtract), "divide": _own_copy(applied.divide)}
                 for part, applied in self._normalize.items()
             },
+            "stimulus_scale": float(self._access.stimulus_scale),
         }
-        if self.mode in self._recording.noise_ceiling:
+        if self._neurons is not None:
+            params["neurons"] = self._neurons.astype(np.int64)
+        units = self._recording.neurons.get("unit_ids")
+        if "responses" in self._used and units is not None and units.dtype.kind in "iu" and units.ndim == 1:
+            params["unit_ids"] = (units if self._neurons is None else units[self._neurons]).astype(np.int64)
+        if self.mode in self._recording.noise_ceiling and self._neurons is None:
             params["noise_ceiling"] = {"correlation": self._recording.noise_ceiling[self.mode]}
         return params
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the open file and what was read of it out, so that the dataset can be sent to worker processes."""
-        return {**self.__dict__, "_kept": None, "_file": None, "_file_process": 0}
+        """Leave what was read out, so that the dataset can be sent to worker processes."""
+        return {**self.__dict__, "_kept": None}
 
     def _batch(self, indices: NDArray[np.intp]) -> tuple[Inputs, Tensor]:
         if not self._fits:
-            return self._read(self._rows[indices])
+            return self._read(indices)
         if self._kept is None:
-            self._kept = self._read(self._rows)
+            self._kept = self._read(np.arange(len(self._rows)))
+            self._access.close()
         inputs, targets = self._kept
         chosen = torch.from_numpy(indices)
         if isinstance(inputs, dict):
             return {name: part[chosen] for name, part in inputs.items()}, targets[chosen]
         return inputs[chosen], targets[chosen]
 
-    def _read(self, rows: NDArray[np.intp]) -> tuple[Inputs, Tensor]:
-        try:
-            file = self._open()
-            parts = {part: self._tensor(part, read_rows(file[part], rows)) for part in dict.fromkeys(self._used)}
-        except OSError as error:
-            raise unreadable(self.path, error) from error
+    def _read(self, indices: NDArray[np.intp]) -> tuple[Inputs, Tensor]:
+        indices = np.arange(len(self._rows))[indices]  # negative ones count from the end; others are an IndexError
+        parts = {part: self._tensor(part, indices) for part in dict.fromkeys(self._used)}
         named = {name: parts[part] for name, part in self._inputs.items()}
         return named if len(named) > 1 else next(iter(named.values())), parts[self._target]
 
-    def _tensor(self, part: str, values: NDArray[Any]) -> Tensor:
-        normalized = self._normalize[part](values) if part in self._normalize else values.astype(np.float32)
-        return torch.from_numpy(np.ascontiguousarray(normalized))
+    def _tensor(self, part: str, indices: NDArray[np.intp]) -> Tensor:
+        chosen = self._chosen(part)
+        if self._clips is None:
+            result = np.empty((len(indices), *self._shape(part)), np.float32)
+            # In blocks, so that what was read and what is made of it are never in memory together for a whole tier.
+            for start in range(0, len(indices), step := self._block(part)):
+                values = self._access.trials(part, self._rows[indices[start : start + step]])
+                result[start : start + step] = self._normalized(part, values if chosen is None else values[:, chosen])
+            return torch.from_numpy(result)
+        result = np.empty((len(indices), *self._shape(part)), np.float32)
+        for position, index in enumerate(indices):
+            first = int(self._clips.start[index])
+            values = self._access.clip(part, int(self._clips.trial[index]), first, first + self._clips.frames)
+            result[position] = self._normalized(part, values if chosen is None else values[chosen])
+        return torch.from_numpy(result)
 
-    def _open(self) -> h5py.File:
-        # A handle that came along through a fork shares its file offset with the parent: every process has its own.
-        if self._file is None or self._file_process != os.getpid():
-            self._file = h5_file(self.path)
-            self._file_process = os.getpid()
-        return self._file
+    def _normalized(self, part: str, values: NDArray[Any]) -> NDArray[Any]:
+        applied = self._normalize.get(part)
+        return values if applied is None else applied(values, frames=self._clips is not None)
+
+    def _block(self, part: str) -> int:
+        return max(1, 8 * 2**20 // (8 * int(np.prod(self._recording.shapes[part]))))
+
+    def _chosen(self, part: str) -> NDArray[np.intp] | None:
+        return self._neurons if part == "responses" else None
+
+    def _shape(self, part: str) -> tuple[int, ...]:
+        shape = self._access.shape(part)
+        if part == "responses" and self._neurons is not None:
+            shape = (len(self._neurons),)
+        return shape if self._clips is None else (shape[0], self._clips.frames, *shape[1:])
 
 
 def _own_copy(values: NDArray[np.float32]) -> NDArray[np.float32] | float:
     return values.copy() if values.ndim else float(values)
 
 
-def _parts(recording: Recording, mode: str) -> tuple[dict[str, str], str]:
-    if mode not in _INPUTS:
+def _check_numbers(path: str, stimulus_scale: float, validation_fraction: float, test_fraction: float) -> None:
+    if not 0 < stimulus_scale <= 1:
+        raise DatasetError(f"stimulus_scale is {stimulus_scale}", file=path, why="it is a factor above 0 and at most 1")
+    if min(validation_fraction, test_fraction) < 0 or validation_fraction + test_fraction >= 1:
         raise DatasetError(
-            f"There is no mode {mode!r}",
-            file=recording.path,
-            why=f"the modes are {', '.join(_INPUTS)}; {recording.contents()}",
+            f"validation_fraction is {validation_fraction} and test_fraction {test_fraction}",
+            file=path,
+            why="each is at least 0, and together they leave something for training",
         )
-    inputs, target = _INPUTS[mode], _TARGET.get(mode, "responses")
-    missing = [part for part in (*inputs.values(), target) if part not in recording.shapes]
-    if missing:
-        held = [name for name in _INPUTS if _needs(name) <= set(recording.shapes)]
-        raise DatasetError(
-            f"The recording cannot be used for {mode}",
-            file=recording.path,
-            why=f"it has no {' and no '.join(missing)}; {recording.contents()}",
-            hint=f"It can be used with mode {' or '.join(held)}."
-            if held
-            else "docs/neurodata.md describes the layout.",
-        )
-    return inputs, target
-
-
-def _needs(mode: str) -> set[str]:
-    return {*_INPUTS[mode].values(), _TARGET.get(mode, "responses")}
 
 
 def _normalized_parts(recording: Recording, normalize: bool | Sequence[str]) -> Sequence[str]:
     if isinstance(normalize, bool):
-        return tuple(PARTS) if normalize else ()
+        return PARTS if normalize else ()
     unknown = [part for part in normalize if part not in PARTS]
     if unknown or isinstance(normalize, str):
         raise DatasetError(
@@ -256,56 +353,3 @@ def _normalized_parts(recording: Recording, normalize: bool | Sequence[str]) -> 
             why=f"it is true, false, or a list of the parts {', '.join(PARTS)}",
         )
     return normalize
-
-
-def _usable_rows(recording: Recording, tier: str, used: Sequence[str]) -> tuple[NDArray[np.intp], tuple[str, ...]]:
-    """Return the trials of a tier after every check on them and on the training tier, and what there is to say."""
-    if tier not in _TIERS:
-        raise DatasetError(
-            f"There is no tier {tier!r}",
-            file=recording.path,
-            why=f"the tiers of a dataset are {', '.join(_TIERS)}; {recording.contents()}",
-        )
-    for needed in dict.fromkeys(("train", tier)):
-        _check_tier(recording, needed, used)
-    rows = recording.rows(tier)
-    if not len(rows):
-        return rows, ("there are no trials in the test tier, so there is no test score",)
-    if tier == "test" and _withheld(recording, tier):
-        return rows[:0], (
-            f"the responses of all {len(rows)} trials of the test tier are zero (withheld), so it is left out and there "
-            "is no test score",
-        )
-    return rows, ()
-
-
-def _check_tier(recording: Recording, tier: str, used: Sequence[str]) -> None:
-    sizes = recording.tier_sizes()
-    least = {"train": 2, "validation": 1, "test": 0}[tier]
-    if sizes.get(tier, 0) < least:
-        raise DatasetError(
-            f"The {tier} tier has too few trials",
-            file=recording.path,
-            why=f"it has {sizes.get(tier, 0)} and needs at least {least}; {recording.contents()}",
-        )
-    for part in used:
-        broken = summarise(recording, part, tier).broken_trials
-        if broken:
-            listed = ", ".join(str(row) for row in broken[:5]) + (", …" if len(broken) > 5 else "")
-            raise DatasetError(
-                f"The {part} hold values that are not finite",
-                file=recording.path,
-                why=f"in {len(broken)} of {sizes[tier]} trials of the {tier} tier (rows {listed} of '{part}')",
-                hint="Take these trials out of the file, or fill the gaps, before it is used.",
-            )
-    if tier == "validation" and _withheld(recording, tier):
-        raise DatasetError(
-            "The validation tier cannot be used",
-            file=recording.path,
-            why=f"the responses of all its {sizes[tier]} trials are zero",
-        )
-
-
-def _withheld(recording: Recording, tier: str) -> bool:
-    summary = summarise(recording, "responses", tier)
-    return not (summary.minimum.any() or summary.maximum.any())

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["GREY", "Population", "behavior", "draw_population", "natural_images", "spectrum"]
+__all__ = ["CONTRAST", "GREY", "Population", "behavior", "draw_population", "natural_images", "softplus", "spectrum"]
 
 GREY = 127.5
 """Mean pixel, on the scale 0-255 of the layout."""
 
-_CONTRAST = 40.0
+CONTRAST = 40.0
 """Standard deviation of a pixel on that scale; 3.2 of them fit between the mean and either end."""
 
 _SLOPE, _THRESHOLD = 1.5, -0.5
@@ -54,15 +54,15 @@ class Population:
 
     def stimulus_rates(self, images: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the expected counts at mean gain, (trials, neurons), for images (trials, 1, H, W) of 0-255."""
-        contrast = (images[:, 0].astype(np.float64) - GREY) / _CONTRAST
+        contrast = (images[:, 0].astype(np.float64) - GREY) / CONTRAST
         even, odd = np.einsum("thw,qnhw->qtn", contrast, self.filters, optimize=True)
         # The energy of two independent unit normals is exponential: its mean and its variance are 1.
         drive = np.where(self.complex_cells, (even**2 + odd**2) / 2 - 1, even)
-        return self.scale * _softplus(drive)
+        return self.scale * softplus(drive)
 
     def gain(self, arousal: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the factor on the rates, (trials, neurons), for arousal (trials,); its mean over arousal is 1."""
-        return np.asarray(np.exp(arousal[:, None] * self.arousal_slope - self.arousal_slope**2 / 2))
+        """Return the factor on the rates, (..., neurons), for arousal (...); its mean over arousal is 1."""
+        return np.asarray(np.exp(arousal[..., None] * self.arousal_slope - self.arousal_slope**2 / 2))
 
 
 def draw_population(
@@ -125,7 +125,12 @@ def natural_images(rngs: list[np.random.Generator], image_shape: tuple[int, int]
     noise = np.stack([rng.standard_normal((2 * height, 2 * width)) for rng in rngs])
     # Drawn on a torus of twice the size and cut out, so that opposite edges do not match.
     drawn = np.fft.ifft2(np.fft.fft2(noise) * spectrum(2 * height, 2 * width)).real[:, :height, :width]
-    return np.clip(GREY + _CONTRAST * drawn, 0, 255).astype(np.float32)[:, None]
+    return np.clip(GREY + CONTRAST * drawn, 0, 255).astype(np.float32)[:, None]
+
+
+def softplus(drive: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the rate, before scaling, for a drive of unit variance."""
+    return np.logaddexp(0, _SLOPE * drive + _THRESHOLD)
 
 
 def spectrum(height: int, width: int) -> NDArray[np.float64]:
@@ -175,9 +180,5 @@ def _mean_softplus(complex_cells: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return the mean of the cells' nonlinearity over images: normal drive, or exponential less one."""
     normal, normal_weights = np.polynomial.hermite_e.hermegauss(40)
     energy, energy_weights = np.polynomial.laguerre.laggauss(40)
-    simple = float(_softplus(normal) @ normal_weights / normal_weights.sum())
-    return np.where(complex_cells, float(_softplus(energy - 1) @ energy_weights), simple)
-
-
-def _softplus(drive: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.logaddexp(0, _SLOPE * drive + _THRESHOLD)
+    simple = float(softplus(normal) @ normal_weights / normal_weights.sum())
+    return np.where(complex_cells, float(softplus(energy - 1) @ energy_weights), simple)

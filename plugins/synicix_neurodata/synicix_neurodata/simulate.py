@@ -1,21 +1,23 @@
-"""Write simulated recordings in the static HDF5 layout, with the truth they were made from."""
+"""Write simulated recordings, in any layout, with the ceiling that a model can reach on them."""
 
 from __future__ import annotations
 
-import os
-import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from synicix_core.errors import DatasetError, ParamsError
+from synicix_core.errors import ParamsError
 from synicix_neurodata.ceiling import single_trial_ceiling
-from synicix_neurodata.layout import write_neurons, write_statistics, write_trials
+from synicix_neurodata.movies import clip_rates, natural_clip
 from synicix_neurodata.population import Population, behavior, draw_population, natural_images
+from synicix_neurodata.writers import Plan, Writer
+from synicix_neurodata.writers.choice import WRITTEN
+from synicix_neurodata.writers.placing import placed
+from synicix_neurodata.writers.static_hdf5 import StaticHdf5Writer
 
 __all__ = ["SimulatedRecording", "Simulation", "recording_name", "simulate_recording"]
 
@@ -45,6 +47,10 @@ class Simulation:
         Mean spike count of the population in one trial, above 0.
     image_shape : (int, int)
         Height and width in pixels, at least 8 each.
+    frames : int
+        Frames of each trial, for movies; 0 for images. Then images are clips, and rates are those of one frame.
+    frame_rate : float
+        Frames per second of movies, above 0.
     seed : int
         0 or more.
     """
@@ -57,6 +63,8 @@ class Simulation:
     behavior_gain: float = 0.0
     mean_rate: float = 2.0
     image_shape: tuple[int, int] = (16, 24)
+    frames: int = 0
+    frame_rate: float = 30.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -71,6 +79,8 @@ class Simulation:
                 ("behavior_gain", 0 <= self.behavior_gain < float("inf"), "0 or more"),
                 ("mean_rate", 0 < self.mean_rate < float("inf"), "more than 0"),
                 ("image_shape", min(self.image_shape) >= 8, "at least 8 x 8 pixels"),
+                ("frames", self.frames >= 0, "0 or more"),
+                ("frame_rate", 0 < self.frame_rate < float("inf"), "more than 0"),
                 ("seed", self.seed >= 0, "0 or more"),
             )
             if not allowed
@@ -110,9 +120,10 @@ class SimulatedRecording:
     noise_ceiling: dict[str, float] = field(default_factory=dict)
 
 
-def recording_name(session: int) -> str:
-    """Return the file name of a simulated session, in the manner of the lab's own."""
-    return f"static{_ANIMAL}-{session}-1-simulated.h5"
+def recording_name(session: int, layout: str = "static-hdf5") -> str:
+    """Return the name of a simulated session, in the manner of the lab's own."""
+    written = WRITTEN[layout]
+    return f"{written.prefix}{_ANIMAL}-{session}-1-simulated{written.suffix}"
 
 
 def simulate_recording(
@@ -120,62 +131,84 @@ def simulate_recording(
     simulation: Simulation,
     *,
     session: int = 1,
+    layout: str = "static-hdf5",
     overwrite: bool = False,
     progress: Callable[[int], object] | None = None,
 ) -> SimulatedRecording:
-    """Simulate one session and write it. The file appears under its name when it is whole.
+    """Simulate one session and write it. The recording appears under its name when it is whole.
 
     Parameters
     ----------
     path : str or Path
-        The file to write; its folder is made where it is missing.
+        The file or folder to write; the folder it is in is made where it is missing.
     simulation : Simulation
     session : int
         1 to 255; every session has its own images and cells.
+    layout : str
+        A name of `synicix_neurodata.writers.choice.WRITTEN`.
     overwrite : bool
-        Whether an existing file is replaced.
+        Whether an existing recording is replaced.
     progress : callable, optional
         Called with the number of trials just written.
 
     Raises
     ------
     ParamsError
-        If the session is out of range.
+        If the session is out of range, or the layout is unknown or does not go with images, or with movies.
     DatasetError
-        If the file exists and `overwrite` is false, or it cannot be written.
+        If the recording exists and `overwrite` is false, or it cannot be written.
     """
-    if not 1 <= session <= 255:
-        raise ParamsError("The recording cannot be simulated", [("session", f"expected 1 to 255, got {session}")])
+    _check(simulation, session, layout)
     path = Path(path)
-    if path.exists() and not overwrite:
-        raise DatasetError("The recording is not written", file=str(path), why="it exists already")
-    # In the same folder, because a rename is atomic only within one file system; hidden, so that no glob finds it.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DatasetError("The recording is not written", file=str(path), why=str(error)) from error
-    try:
-        with h5py.File(temporary, "w") as file:
-            written = _write(file, path, simulation, session, progress or (lambda _: None))
-        write_statistics(temporary)
-        with temporary.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise DatasetError("The recording is not written", file=str(path), why=str(error)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return written
+    with placed(path, overwrite=overwrite) as temporary:
+        drawn = _draw(simulation, session)
+        writer = WRITTEN[layout].open(temporary, drawn.plan)
+        try:
+            ceilings, mean_count = _write(writer, drawn, progress or (lambda _: None))
+            means = {mode: float(values.mean()) for mode, values in ceilings.items()}
+            writer.finish(means)
+        finally:
+            writer.abandon()
+    return SimulatedRecording(path, simulation.tier_sizes, mean_count, means)
 
 
-def _write(
-    file: h5py.File, path: Path, simulation: Simulation, session: int, progress: Callable[[int], object]
-) -> SimulatedRecording:
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """A session before its trials: everything that is drawn once."""
+
+    simulation: Simulation
+    session: int
+    plan: Plan
+    population: Population
+    image_ids: NDArray[np.int64]
+    arousal: NDArray[np.float64]
+    """(trials,), or (trials, frames)."""
+    recorded: dict[str, NDArray[np.float64]]
+    """(trials, columns), or (trials, columns, frames)."""
+    image_seeds: list[np.random.SeedSequence]
+    count_seed: np.random.SeedSequence
+
+
+def _check(simulation: Simulation, session: int, layout: str) -> None:
+    mistakes = []
+    if not 1 <= session <= 255:
+        mistakes.append(("session", f"expected 1 to 255, got {session}"))
+    if layout not in WRITTEN:
+        mistakes.append(("layout", f"expected one of {', '.join(WRITTEN)}, got {layout!r}"))
+    elif WRITTEN[layout].movie != bool(simulation.frames):
+        expected = (
+            "1 or more, because its trials are movies" if WRITTEN[layout].movie else "0, because it is for images"
+        )
+        mistakes.append(("frames", f"for the layout {layout} expected {expected}, got {simulation.frames}"))
+    if mistakes:
+        raise ParamsError("The recording cannot be simulated", mistakes)
+
+
+def _draw(simulation: Simulation, session: int) -> _Drawn:
     plan_seed, cell_seed, behavior_seed, image_seed, count_seed = np.random.SeedSequence(
         [simulation.seed, session]
     ).spawn(5)
-    tiers, image_ids = _plan(np.random.default_rng(plan_seed), simulation)
+    tiers, image_ids = _order(np.random.default_rng(plan_seed), simulation)
     population = draw_population(
         np.random.default_rng(cell_seed),
         simulation.neurons,
@@ -184,41 +217,32 @@ def _write(
         behavior_gain=simulation.behavior_gain,
         mean_rate=simulation.mean_rate,
     )
-    arousal, recorded = behavior(np.random.default_rng(behavior_seed), simulation.trials)
-
-    images = file.create_dataset("images", (simulation.trials, 1, *simulation.image_shape), "f4")
-    responses = file.create_dataset("responses", (simulation.trials, simulation.neurons), "f4")
-    for name, values in recorded.items():
-        file[name] = values.astype("f4")
-    truth = file.create_group("simulation")
-    rates = truth.create_dataset("rates", responses.shape, "f4")
-
+    trials, frames, neurons = simulation.trials, simulation.frames, simulation.neurons
+    arousal, recorded = behavior(np.random.default_rng(behavior_seed), trials * max(1, frames))
+    if frames:
+        arousal = arousal.reshape(trials, frames)
+        recorded = {part: values.reshape(trials, frames, -1).swapaxes(1, 2) for part, values in recorded.items()}
+    plan = Plan(
+        shapes={
+            "stimulus": (1, *simulation.image_shape),
+            "responses": (neurons,),
+            "behavior": (3,),
+            "pupil_center": (2,),
+        },
+        tiers=tiers,
+        stimulus_ids=image_ids,
+        frames=np.full(trials, frames) if frames else None,
+        frame_rate=simulation.frame_rate,
+        neurons={"layer": np.full(neurons, "L2/3"), "area": np.full(neurons, "V1")},
+        animal=_ANIMAL,
+        session=session,
+    )
     # An image depends on its own number only, so a repeated image can be drawn again instead of being kept.
     image_seeds = image_seed.spawn(int(image_ids.max()) + 1)
-    test = tiers == "test"
-    test_stimulus = []
-    starts = range(0, simulation.trials, _BLOCK)
-    for start, block_seed in zip(starts, count_seed.spawn(len(starts)), strict=True):
-        rows = slice(start, start + _BLOCK)
-        shown = natural_images([np.random.default_rng(image_seeds[i]) for i in image_ids[rows]], simulation.image_shape)
-        stimulus = population.stimulus_rates(shown)
-        expected = stimulus * population.gain(arousal[rows])
-        images[rows] = shown
-        rates[rows] = expected
-        responses[rows] = np.random.default_rng(block_seed).poisson(expected)
-        test_stimulus.append(stimulus[test[rows]])
-        progress(len(shown))
-
-    stimulus, gain = np.concatenate(test_stimulus), population.gain(arousal[test])
-    ceilings = _ceilings(stimulus, gain)
-    _write_truth(truth, simulation, session, population, arousal, ceilings)
-    write_trials(file, tiers, image_ids, animal=_ANIMAL, session=session)
-    write_neurons(file, simulation.neurons, animal=_ANIMAL, session=session)
-    means = {mode: float(values.mean()) for mode, values in ceilings.items()}
-    return SimulatedRecording(path, simulation.tier_sizes, float((stimulus * gain).mean()), means)
+    return _Drawn(simulation, session, plan, population, image_ids, arousal, recorded, image_seeds, count_seed)
 
 
-def _plan(rng: np.random.Generator, simulation: Simulation) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
+def _order(rng: np.random.Generator, simulation: Simulation) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
     """Return tier and image of each trial: images are split by tier, then all trials are shuffled together."""
     sizes = simulation.tier_sizes
     once = sizes["train"] + sizes["validation"]
@@ -230,10 +254,59 @@ def _plan(rng: np.random.Generator, simulation: Simulation) -> tuple[NDArray[np.
     return tiers[order], image_ids[order]
 
 
-def _ceilings(stimulus: NDArray[np.float64], gain: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """Return the ceiling of each cell by mode: what is best given the image, given arousal, and given both.
+def _write(
+    writer: Writer, drawn: _Drawn, progress: Callable[[int], object]
+) -> tuple[dict[str, NDArray[np.float64]], float]:
+    """Write all trials; return the ceiling of each cell by mode, and the mean count over the test tier."""
+    test = drawn.plan.tiers == "test"
+    test_stimulus, test_gain = [], []
+    truth = _Truth(writer, drawn) if isinstance(writer, StaticHdf5Writer) else None
+    for first, parts, stimulus, gain in _trials(drawn):
+        writer.write(first, parts)
+        if truth is not None:
+            truth.write(first, stimulus * gain)
+        rows = test[first : first + len(stimulus)]
+        # Frames of movies are observations as trials are.
+        test_stimulus.append(stimulus[rows].reshape(-1, drawn.simulation.neurons))
+        test_gain.append(gain[rows].reshape(-1, drawn.simulation.neurons))
+        progress(len(rows))
+    shown, felt = np.concatenate(test_stimulus), np.concatenate(test_gain)
+    ceilings = _ceilings(shown, felt)
+    if truth is not None:
+        truth.finish(ceilings)
+    return ceilings, float((shown * felt).mean())
 
-    Image and arousal are drawn independently, so the rate given one is its own factor, up to a constant.
+
+def _trials(
+    drawn: _Drawn,
+) -> Iterator[tuple[int, dict[str, NDArray[Any]], NDArray[np.float64], NDArray[np.float64]]]:
+    """Yield the first trial of each block, its parts, and the rate at mean gain and the gain: (trials[, frames], n)."""
+    simulation, trials = drawn.simulation, drawn.simulation.trials
+    block = 1 if simulation.frames else _BLOCK
+    starts = range(0, trials, block)
+    for start, seed in zip(starts, drawn.count_seed.spawn(len(starts)), strict=True):
+        rows = slice(start, start + block)
+        rngs = [np.random.default_rng(drawn.image_seeds[image]) for image in drawn.image_ids[rows]]
+        gain = drawn.population.gain(drawn.arousal[rows])
+        if simulation.frames:
+            shown = natural_clip(rngs[0], simulation.frames, simulation.image_shape)[None, None]
+            stimulus = clip_rates(drawn.population, shown[0, 0])[None]
+        else:
+            shown = natural_images(rngs, simulation.image_shape)
+            stimulus = drawn.population.stimulus_rates(shown)
+        counts = np.random.default_rng(seed).poisson(stimulus * gain)
+        parts: dict[str, NDArray[Any]] = {
+            "stimulus": shown,
+            "responses": np.moveaxis(counts, -1, 1) if simulation.frames else counts,
+        }
+        parts |= {part: values[rows] for part, values in drawn.recorded.items()}
+        yield start, {part: values.astype(np.float32) for part, values in parts.items()}, stimulus, gain
+
+
+def _ceilings(stimulus: NDArray[np.float64], gain: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Return the ceiling of each cell by mode: what is best given the stimulus, given arousal, and given both.
+
+    Stimulus and arousal are drawn independently, so the rate given one is its own factor, up to a constant.
     """
     rates = stimulus * gain
     ceilings = {
@@ -244,21 +317,25 @@ def _ceilings(stimulus: NDArray[np.float64], gain: NDArray[np.float64]) -> dict[
     return {mode: values for mode, values in ceilings.items() if values.mean() > 0}
 
 
-def _write_truth(
-    group: h5py.Group,
-    simulation: Simulation,
-    session: int,
-    population: Population,
-    arousal: NDArray[np.float64],
-    ceilings: dict[str, NDArray[np.float64]],
-) -> None:
-    group.attrs.update({**asdict(simulation), "session": session})
-    group["filters"] = population.filters.astype("f4")
-    group["complex_cells"] = population.complex_cells
-    group["scale"] = population.scale
-    group["arousal_slope"] = population.arousal_slope
-    group["arousal"] = arousal
-    stated = group.create_group("noise_ceiling")
-    for mode, values in ceilings.items():
-        stated[mode] = values
-        stated[mode].attrs["mean"] = values.mean()
+class _Truth:
+    """The group ``/simulation`` of a static HDF5 file: what the recording was made from."""
+
+    def __init__(self, writer: StaticHdf5Writer, drawn: _Drawn) -> None:
+        self._group = writer.file.create_group("simulation")
+        self._drawn = drawn
+        trials, neurons = drawn.plan.trials, drawn.simulation.neurons
+        self._rates = self._group.create_dataset("rates", (trials, neurons), "f4")
+
+    def write(self, first: int, rates: NDArray[np.float64]) -> None:
+        self._rates[first : first + len(rates)] = rates
+
+    def finish(self, ceilings: Mapping[str, NDArray[np.float64]]) -> None:
+        drawn, population = self._drawn, self._drawn.population
+        self._group.attrs.update({**asdict(drawn.simulation), "session": drawn.session})
+        self._group["filters"] = population.filters.astype("f4")
+        self._group["complex_cells"] = population.complex_cells
+        self._group["scale"] = population.scale
+        self._group["arousal_slope"] = population.arousal_slope
+        self._group["arousal"] = drawn.arousal
+        for mode, values in ceilings.items():
+            self._group[f"noise_ceiling/{mode}"] = values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,25 +11,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synicix_core.errors import DatasetError
-from synicix_neurodata.recording import Recording, open_recording, read_rows
+from synicix_neurodata.access import Access
+from synicix_neurodata.recording import Recording
 
 __all__ = ["Normalization", "Summary", "normalization", "summarise"]
 
-_BLOCK_BYTES = 32 * 2**20
+_BLOCK_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
 class Summary:
-    """The values of one part over one tier.
+    """The values of one part over some trials.
 
     Attributes
     ----------
     trials : int
-        How many trials the tier has.
-    mean, std, minimum, maximum : ndarray of float64, () for images, else (columns,)
-        Over trials, for images over trials and pixels. `std` has n - 1 in its denominator, as the files' own has.
+        How many trials there are.
+    mean, std, minimum, maximum : ndarray of float64, () for the stimulus, else (columns,)
+        Over trials and frames, for the stimulus over pixels too, without the broken trials. `std` has n - 1 in its
+        denominator, as the files' own has.
     broken_trials : tuple of int
-        Rows of the file with a value that is not finite.
+        Rows of the recording with a value that is not finite.
     """
 
     trials: int
@@ -38,6 +41,11 @@ class Summary:
     maximum: NDArray[np.float64]
     broken_trials: tuple[int, ...]
 
+    @property
+    def all_zero(self) -> bool:
+        """Whether every value is zero."""
+        return not (self.minimum.any() or self.maximum.any())
+
 
 @dataclass(frozen=True, eq=False)
 class Normalization:
@@ -46,55 +54,93 @@ class Normalization:
     subtract: NDArray[np.float32]
     divide: NDArray[np.float32]
 
-    def __call__(self, values: NDArray[Any]) -> NDArray[np.float32]:
-        """Return normalised values as float32; the last axes of `values` broadcast."""
-        return (np.asarray(values, dtype=np.float32) - self.subtract) / self.divide
+    def __call__(self, values: NDArray[Any], *, frames: bool = False) -> NDArray[np.float32]:
+        """Return normalised values as float32; columns are the last axis, or the last but one before frames."""
+        subtract, divide = self.subtract, self.divide
+        if frames and subtract.ndim:
+            subtract, divide = subtract[:, None], divide[:, None]
+        result: NDArray[np.float32] = np.subtract(values, subtract, dtype=np.float32)
+        result /= divide
+        return result
+
+    def of(self, chosen: NDArray[np.intp] | None) -> Normalization:
+        """Return the same for some of the columns."""
+        return self if chosen is None else Normalization(self.subtract[chosen], self.divide[chosen])
 
 
-@functools.lru_cache(maxsize=1024)
-def summarise(recording: Recording, part: str, tier: str) -> Summary:
-    """Read one part of one tier in blocks and summarise it; the answer is kept until the file changes.
+def summarise(recording: Recording, part: str, rows: NDArray[np.intp], stimulus_scale: float = 1.0) -> Summary:
+    """Read one part of some trials in blocks and summarise it; the answer is kept until the file changes.
 
     Raises
     ------
     DatasetError
         If the file cannot be read to its end.
     """
-    rows = recording.rows(tier)
-    shape = recording.shapes[part]
-    columns = 1 if part == "images" else shape[0]
+    scale = stimulus_scale if part == "stimulus" else 1.0
+    return _summarise(recording, part, np.asarray(rows, dtype=np.int64).tobytes(), scale)
+
+
+@functools.lru_cache(maxsize=1024)
+def _summarise(recording: Recording, part: str, row_bytes: bytes, scale: float) -> Summary:
+    rows = np.frombuffer(row_bytes, dtype=np.int64)
+    columns = 1 if part == "stimulus" else recording.shapes[part][0]
     count, mean, squares = 0, np.zeros(columns), np.zeros(columns)
     minimum, maximum = np.full(columns, np.inf), np.full(columns, -np.inf)
     broken: list[int] = []
-    step = max(1, _BLOCK_BYTES // (8 * int(np.prod(shape))))
-    with open_recording(recording.path) as file:
-        for start in range(0, len(rows), step):
-            block_rows = rows[start : start + step]
-            block = read_rows(file[part], block_rows).astype(np.float64)
+    with Access(recording, scale) as access:
+        for block_rows, block in _blocks(access, part, rows):
             bad = ~np.isfinite(block).all(axis=tuple(range(1, block.ndim)))
             broken.extend(int(row) for row in block_rows[bad])
-            values = block[~bad].reshape(-1, columns)
+            whole = block[~bad] if bad.any() else block
+            # Columns last: (trials, neurons) already is; of a movie (trials, neurons, frames) is turned round.
+            if part == "stimulus" or whole.ndim == 2:
+                values = whole.reshape(-1, columns)
+            else:
+                values = np.moveaxis(whole, 1, -1).reshape(-1, columns)
             if not len(values):
                 continue
             minimum, maximum = np.minimum(minimum, values.min(axis=0)), np.maximum(maximum, values.max(axis=0))
             # Merging blocks by their own means (Chan et al. 1983) keeps the digits that a sum of squares would lose.
-            block_mean = values.mean(axis=0)
+            block_mean = values.mean(axis=0, dtype=np.float64)
+            deviation = np.subtract(values, block_mean, dtype=np.float64)
             shift, total = block_mean - mean, count + len(values)
-            squares += ((values - block_mean) ** 2).sum(axis=0) + shift**2 * count * len(values) / total
+            squares += np.einsum("ij,ij->j", deviation, deviation) + shift**2 * count * len(values) / total
             mean += shift * len(values) / total
             count = total
     std = np.sqrt(squares / (count - 1)) if count > 1 else np.zeros(columns)
 
     def shaped(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(values[0] if part == "images" else values)
+        return np.asarray(values[0] if part == "stimulus" else values)
 
     return Summary(len(rows), shaped(mean), shaped(std), shaped(minimum), shaped(maximum), tuple(broken))
 
 
-def normalization(recording: Recording, part: str) -> Normalization:
-    """Return how a part is normalised, from its training tier.
+def _blocks(
+    access: Access, part: str, rows: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.floating[Any]]]]:
+    """Yield trials with their values; a movie is one trial a block, a static recording about 8 MiB."""
+    recording = access.recording
+    if recording.frames is not None:
+        for row in rows:
+            clip = access.clip(part, int(row), 0, int(recording.frames[row]))
+            yield np.array([row]), _floating(clip[None])
+        return
+    step = max(1, _BLOCK_BYTES // (8 * int(np.prod(recording.shapes[part]))))
+    for start in range(0, len(rows), step):
+        block = rows[start : start + step]
+        yield block, _floating(access.trials(part, block))
 
-    Images: ``(x - mean) / std`` with one mean and std for all pixels. Responses: divided by the std of each neuron and
+
+def _floating(values: NDArray[Any]) -> NDArray[np.floating[Any]]:
+    return values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
+
+
+def normalization(
+    recording: Recording, part: str, rows: NDArray[np.intp], stimulus_scale: float = 1.0
+) -> Normalization:
+    """Return how a part is normalised, from the trials of the training tier.
+
+    Stimulus: ``(x - mean) / std`` with one mean and std for all pixels. Responses: divided by the std of each neuron and
     never centred, so that they stay counts up to a factor; a std below 1 % of the mean std counts as that 1 %, so that
     a nearly silent neuron is not blown up. Behaviour: each column divided by its std. Pupil centre: each column
     ``(x - mean) / std``. A column of behaviour or pupil that never changes is divided by 1. The rule is that of
@@ -103,17 +149,17 @@ def normalization(recording: Recording, part: str) -> Normalization:
     Raises
     ------
     DatasetError
-        If images or responses of the training tier never change.
+        If stimulus or responses of the training tier never change.
     """
-    summary = summarise(recording, part, "train")
-    if part in ("images", "responses") and not summary.std.any():
+    summary = summarise(recording, part, rows, stimulus_scale)
+    if part in ("stimulus", "responses") and not summary.std.any():
         raise DatasetError(
             f"The {part} cannot be normalised",
             file=recording.path,
-            why=f"all {part} of the {summary.trials} trials of the training tier are the same",
+            why=f"all values of the {part} in the {summary.trials} trials of the training tier are the same",
             hint="Check how the file was made.",
         )
-    centred = part in ("images", "pupil_center")
+    centred = part in ("stimulus", "pupil_center")
     floor = 0.01 * summary.std.mean() if part == "responses" else 0.0
     divide = np.where(summary.std > 0, np.maximum(summary.std, floor), floor or 1.0)
     subtract = summary.mean if centred else np.zeros_like(summary.mean)

@@ -1,0 +1,126 @@
+"""How the arrays of a recording are read: lazily, in any process, any trials in any order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from synicix_core.errors import DatasetError
+from synicix_neurodata.layouts import layout_of
+from synicix_neurodata.recording import Reader, Recording
+
+__all__ = ["Access", "watched"]
+
+_WATCHER: ContextVar[Callable[[int], object] | None] = ContextVar("watcher", default=None)
+
+
+@contextmanager
+def watched(watcher: Callable[[int], object]) -> Iterator[None]:
+    """Tell `watcher` the bytes of every array that is read while the context lasts; for progress over large files."""
+    token = _WATCHER.set(watcher)
+    try:
+        yield
+    finally:
+        _WATCHER.reset(token)
+
+
+class Access:
+    """The arrays of a recording, with the stimulus scaled as asked.
+
+    The file is opened when something is first read, once in each process; the object can be sent to other processes.
+
+    Parameters
+    ----------
+    recording : Recording
+    stimulus_scale : float
+        Factor on height and width of the stimulus, 0 < factor <= 1; pixels are averaged over the area they cover.
+    """
+
+    def __init__(self, recording: Recording, stimulus_scale: float = 1.0) -> None:
+        self.recording = recording
+        self.stimulus_scale = stimulus_scale
+        self._reader: Reader | None = None
+        self._process = 0
+
+    def shape(self, part: str) -> tuple[int, ...]:
+        """Return the shape of one trial, without time, after scaling."""
+        shape = self.recording.shapes[part]
+        if part != "stimulus" or self.stimulus_scale == 1:
+            return shape
+        return shape[0], *(max(1, round(size * self.stimulus_scale)) for size in shape[1:])
+
+    def trials(self, part: str, rows: NDArray[np.intp]) -> NDArray[Any]:
+        """Return trials of a static recording in any order, repeated or not: (len(rows), *shape)."""
+        unique, inverse = np.unique(rows, return_inverse=True)
+        values = self._read(part, lambda reader: reader.trials(part, unique))
+        if values.shape[1:] != self.recording.shapes[part]:
+            raise self._other_shape(part, values.shape[1:], self.recording.shapes[part])
+        scaled = self._scaled(part, values)
+        in_order = len(unique) == len(rows) and bool((inverse[:-1] < inverse[1:]).all())
+        return scaled if in_order else scaled[inverse]
+
+    def clip(self, part: str, trial: int, start: int, stop: int) -> NDArray[Any]:
+        """Return frames of a movie recording: stimulus (C, frames, H, W), every other part (columns, frames)."""
+        values = self._read(part, lambda reader: reader.clip(part, trial, start, stop))
+        shape = self.recording.shapes[part]
+        expected = (shape[0], stop - start, *shape[1:])
+        if values.shape != expected:
+            raise self._other_shape(f"{part} of trial {trial}", values.shape, expected)
+        return self._scaled(part, values)
+
+    def close(self) -> None:
+        """Close the file; it opens again when it is needed."""
+        if self._reader is not None and self._process == os.getpid():
+            self._reader.close()
+        self._reader = None
+
+    def __enter__(self) -> Access:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the open file out, so that the object can be sent to other processes."""
+        return {**self.__dict__, "_reader": None, "_process": 0}
+
+    def _read(self, part: str, read: Any) -> NDArray[Any]:
+        try:
+            # A handle that came along through a fork shares its file offset with the parent.
+            if self._reader is None or self._process != os.getpid():
+                self._reader = layout_of(self.recording).open(self.recording)
+                self._process = os.getpid()
+            values = np.asarray(read(self._reader))
+            if (watcher := _WATCHER.get()) is not None:
+                watcher(values.nbytes)
+            return values
+        except (OSError, KeyError, ValueError, EOFError) as error:
+            raise DatasetError(
+                f"The {part} cannot be read",
+                file=self.recording.path,
+                why=f"{error} (the file changed, or a part of it is damaged)",
+                hint="Copy it again from where it came from.",
+            ) from error
+
+    def _other_shape(self, what: str, found: tuple[int, ...], expected: tuple[int, ...]) -> DatasetError:
+        return DatasetError(
+            f"The {what} cannot be read",
+            file=self.recording.path,
+            why=f"the shape is {found}, and by the other trials it should be {expected}",
+            hint="Check how the file was made.",
+        )
+
+    def _scaled(self, part: str, values: NDArray[Any]) -> NDArray[Any]:
+        if part != "stimulus" or self.stimulus_scale == 1:
+            return values
+        flat = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).reshape(-1, 1, *values.shape[-2:])
+        size = self.shape(part)[1:]
+        scaled = torch.nn.functional.interpolate(flat, size=size, mode="area")
+        return np.asarray(scaled.reshape(*values.shape[:-2], *size).numpy())

@@ -1,0 +1,95 @@
+"""Which layout a file or folder has, found out by its content."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from synicix_core.errors import DatasetError
+from synicix_neurodata.layouts.static_hdf5 import STATIC_HDF5
+from synicix_neurodata.recording import Layout, Recording
+
+__all__ = ["LAYOUTS", "describe_recording", "layout_of"]
+
+LAYOUTS: tuple[Layout, ...] = (STATIC_HDF5,)
+"""Every layout that can be read. The first that recognises a path is taken."""
+
+
+def describe_recording(path: str | Path, options: Mapping[str, Any] | None = None) -> Recording:
+    """Read what a recording holds, without its arrays; the answer is kept until the file changes.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file or a folder.
+    options : mapping, optional
+        What the user says about the layout; the names are those of the layout's `options`.
+
+    Raises
+    ------
+    DatasetError
+        If there is nothing, it has no layout that is known, is cut off, or something in it is wrong.
+    """
+    place = Path(path)
+    try:
+        identity = _identity(place)
+    except OSError as error:
+        raise DatasetError(
+            "The recording cannot be read", file=str(place), why=error.strerror or str(error), hint="Check its name."
+        ) from error
+    return _describe(str(place), identity, json.dumps(dict(options or {}), sort_keys=True))
+
+
+def layout_of(recording: Recording) -> Layout:
+    """Return the layout of a recording."""
+    return next(layout for layout in LAYOUTS if layout.name == recording.layout)
+
+
+@functools.lru_cache(maxsize=256)
+def _describe(path: str, identity: tuple[int, ...], options: str) -> Recording:
+    place, said = Path(path), json.loads(options)
+    layout = next((layout for layout in LAYOUTS if layout.recognises(place)), None)
+    if layout is None:
+        raise _unknown(place)
+    unknown = sorted(set(said) - set(layout.options))
+    if unknown:
+        known = f"its options are {', '.join(layout.options)}" if layout.options else "it has no options"
+        raise DatasetError(
+            f"layout_params names {', '.join(map(repr, unknown))}",
+            file=path,
+            why=f"this is a recording in the layout {layout.name}; {known}",
+        )
+    return dataclasses.replace(layout.describe(place, said), identity=identity, options=options)
+
+
+def _identity(place: Path) -> tuple[int, ...]:
+    """Return numbers that change when a file, or a folder down to its subfolders' subfolders, does."""
+    status = place.stat()
+    numbers = [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns]
+    if place.is_dir():
+        for folder in [place, *sorted(child for child in place.iterdir() if child.is_dir())]:
+            for child in sorted(folder.iterdir()):
+                numbers += [child.stat().st_size, child.stat().st_mtime_ns]
+    return tuple(numbers)
+
+
+def _unknown(place: Path) -> DatasetError:
+    from synicix_neurodata.layouts.hdf5_file import is_hdf5, top_level
+
+    if place.is_dir():
+        names = sorted(child.name for child in place.iterdir())
+        held = f"the folder holds {', '.join(names[:12]) or 'nothing'}{', …' if len(names) > 12 else ''}"
+    elif is_hdf5(place):
+        held = f"the file is HDF5 and holds {top_level(place)}"
+    else:
+        held = "the file is neither HDF5 nor zip" if place.stat().st_size else "the file is empty"
+    return DatasetError(
+        "The recording has no layout that is known",
+        file=str(place),
+        why=held,
+        hint=f"Known are {', '.join(layout.name for layout in LAYOUTS)}; docs/neurodata.md describes them.",
+    )
