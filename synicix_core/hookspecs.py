@@ -115,6 +115,8 @@ def synicix_criteria() -> Iterable[CriterionProvider]:
 def synicix_metrics() -> Iterable[MetricProvider]:
     """Yield the metrics that this plugin provides.
 
+    A metric is called with the outputs and targets of a whole tier, and with ``column`` if its call names it.
+
     Example::
 
         @hookimpl

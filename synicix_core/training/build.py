@@ -253,7 +253,9 @@ def make_metrics(spec: TaskSpec, parts: TaskParts, criterion: Any) -> dict[str, 
             function = target(**arguments)
         name = registered.name if names.count(registered.name) == 1 else registered.qualified
         higher_is_better = bool(getattr(registered.provider, "higher_is_better", True))
-        metrics[name] = Metric(name, _noted(registered, function), higher_is_better)
+        # A module's own call says nothing of what its forward takes.
+        takes_column = accepts(function.forward if isinstance(function, nn.Module) else function, "column")
+        metrics[name] = Metric(name, _noted(registered, function), higher_is_better, takes_column)
     return metrics
 
 
@@ -294,9 +296,9 @@ def _noted(registered: Registered, function: Any) -> Any:
     if isinstance(function, Loss):
         return function  # NNTrainer knows this one and need not collect outputs for it
 
-    def call(outputs: Any, targets: Any) -> Any:
+    def call(outputs: Any, targets: Any, **further: Any) -> Any:
         with building(registered):
-            return function(outputs, targets)
+            return function(outputs, targets, **further)
 
     return call
 

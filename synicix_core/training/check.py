@@ -118,7 +118,10 @@ def _check(spec: TaskSpec, registry: Registry, directory: Path) -> CheckReport:
         tier_sizes={tier: len(dataset) for tier, dataset in datasets.items()},
         loss=_finite(loss),
         penalty=_finite(penalty),
-        metrics={name: _finite(metric(measured.outputs, measured.targets)) for name, metric in metrics.items()},
+        metrics={
+            name: _finite(metric(measured.outputs, measured.targets, loaders["validation"].column))
+            for name, metric in metrics.items()
+        },
         seconds=seconds,
         notes=tuple(notes),
     )

@@ -32,6 +32,7 @@ from synicix_core.errors import SynicixError
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
 
     from synicix_core.training.precision import Precision
 
@@ -95,7 +96,10 @@ class TrainingContext(Protocol):
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
-        """The metrics of the training config by name, in order; the first is the score."""
+        """The metrics of the training config by name, in order; the first is the score.
+
+        ``metrics[name](outputs, targets, loader.column)`` computes one from what was collected in a pass over `loader`.
+        """
 
     @property
     def precision(self) -> Precision:
@@ -162,21 +166,65 @@ class Metric:
         ``(outputs, targets)`` of a whole tier, on the CPU, to a float or to one value per output.
     higher_is_better : bool
         Its direction.
+    takes_column : bool
+        Whether the function also takes ``column``, itself a function of a name that returns what the dataset's
+        ``column`` says of each row of the outputs, (n,).
     """
 
     name: str
-    function: Callable[[Any, Any], Any]
+    function: Callable[..., Any]
     higher_is_better: bool
+    takes_column: bool = False
 
-    def __call__(self, outputs: Any, targets: Any) -> float:
-        """Return the value, averaged over outputs in double precision; NaN where there is none."""
+    def __call__(self, outputs: Any, targets: Any, column: Callable[[str], Any] | None = None) -> float:
+        """Return the value, averaged over outputs in double precision; NaN where there is none.
+
+        Parameters
+        ----------
+        outputs, targets : nested tensors
+            Of a whole tier, or of a part of it.
+        column : callable, optional
+            The method ``column`` of the loader whose latest pass gave them. Needed by a metric that takes it.
+
+        Raises
+        ------
+        SynicixError
+            If a metric needs a column, and was not given it or the dataset does not have it.
+        """
         import numpy as np
 
-        value = self.function(outputs, targets)
+        further = {"column": self._checked(column, outputs)} if self.takes_column else {}
+        value = self.function(outputs, targets, **further)
         if hasattr(value, "detach"):
             value = value.detach().cpu().double().numpy()
         values = np.asarray(value, dtype=np.float64)
         return float(values.mean()) if values.size else math.nan
+
+    def _checked(self, column: Callable[[str], Any] | None, outputs: Any) -> Callable[[str], NDArray[Any]]:
+        import numpy as np
+
+        from synicix_core.training.batches import batch_size
+
+        what = f"the metric {self.name!r} cannot be computed"
+        if column is None:
+            raise SynicixError(
+                what,
+                why="it needs to know which examples the outputs belong to",
+                hint="Pass the column method of the loader that was read: metric(outputs, targets, loader.column).",
+            )
+
+        def read(name: str) -> NDArray[Any]:
+            try:
+                values = np.asarray(column(name))
+            except Exception as error:
+                why = str(error) if isinstance(error, SynicixError) else f"{type(error).__name__}: {error}"
+                raise SynicixError(what, why=f"it needs the column {name!r} of the dataset; {why}") from error
+            if values.shape != (batch_size(outputs),):
+                why = f"there are {batch_size(outputs)} outputs, and the column {name!r} has shape {values.shape}"
+                raise SynicixError(what, why=why, hint="The outputs must be those of the latest pass over the loader.")
+            return values
+
+        return read
 
 
 class TrainingInterrupted(BaseException):

@@ -158,5 +158,5 @@ def score_tier(
         return None
     set_float32_precision(tf32=False)
     result = run_tier(model, loader, device, collect=True, parts=spec.micro_batches)
-    values = {name: metric(result.outputs, result.targets) for name, metric in metrics.items()}
+    values = {name: metric(result.outputs, result.targets, loader.column) for name, metric in metrics.items()}
     return {name: value if math.isfinite(value) else None for name, value in values.items()}

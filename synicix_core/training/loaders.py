@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import operator
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, RandomSampler, Sampler, SequentialSampler
 
+from synicix_core.errors import SynicixError
 from synicix_core.training.random_state import derive_seed, new_generator, seed_cpu
 
 __all__ = ["TaskDataLoader", "make_loader"]
@@ -19,6 +23,8 @@ __all__ = ["TaskDataLoader", "make_loader"]
 
 class TaskDataLoader(DataLoader[Any]):
     """A DataLoader that tells, after each batch, that the task is alive, and whose processes can be gone on with.
+
+    It also knows which examples it read, so that a metric can be told what belongs to each row of the outputs: see `column`.
 
     A data-loading process is seeded anew for each batch. So what an example looks like follows from the generator
     `batch_seeds` and the batch's number in its epoch, not from what the process read before, and a training that was
@@ -38,17 +44,54 @@ class TaskDataLoader(DataLoader[Any]):
     batch_seeds: torch.Generator | None = None
     further_generators: tuple[torch.Generator, ...] = ()
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._passes = _Passes()
+
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Yield the batches of one epoch."""
-        batches = super().__iter__()
-        if self.after_batch is None:
-            return batches
-        return _watched(batches, self.after_batch)
+        self._passes.latest = reading = _Pass()
+        return _watched(super().__iter__(), reading, self.after_batch)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return a column of the dataset for the examples that were handed out in the latest pass, in their order.
+
+        So it fits the outputs of a model that were collected in that pass, whatever the sampler, the number of
+        data-loading processes and the size of the batches.
+
+        Parameters
+        ----------
+        name : str
+            What ``dataset.column`` knows.
+
+        Returns
+        -------
+        ndarray, (examples handed out,)
+
+        Raises
+        ------
+        SynicixError
+            If the dataset has no ``column``, what it returns is not one value per example, nothing was read yet, or the
+            sampler does not yield positions.
+        """
+        if not hasattr(self.dataset, "column"):
+            raise SynicixError(
+                f"there is no column {name!r}", why=f"the dataset {type(self.dataset).__name__} has no column(name)"
+            )
+        values = np.asarray(self.dataset.column(name))
+        size = len(self.dataset)  # type: ignore[arg-type]  # every dataset of a task has a length
+        if values.shape != (size,):
+            raise SynicixError(
+                f"the column {name!r} cannot be used",
+                why=f"the dataset {type(self.dataset).__name__} has {size} examples and gives an array of shape "
+                f"{values.shape}",
+            )
+        return values[self._passes.latest.indices()]
 
     @property
     def _index_sampler(self) -> Any:
-        # What DataLoader sends to its processes, batch by batch.
-        indices = super()._index_sampler
+        # What DataLoader reads, or sends to its processes, batch by batch.
+        indices = _Recorded(super()._index_sampler, self._passes)
         return indices if not self.num_workers or self.batch_seeds is None else _Seeded(indices, self.batch_seeds)
 
 
@@ -117,6 +160,59 @@ def make_loader(
     return loader
 
 
+class _Pass:
+    """What one pass over a loader has read."""
+
+    def __init__(self) -> None:
+        self.batches: list[NDArray[np.int64] | None] = []
+        self.handed_out = 0
+
+    def indices(self) -> NDArray[np.int64]:
+        """Return the positions of the examples handed out; data-loading processes are ahead of that."""
+        batches = self.batches[: self.handed_out]
+        if not batches or any(batch is None for batch in batches):
+            raise SynicixError(
+                "it is not known which examples were read",
+                why="the sampler yields something other than positions" if batches else "no batch was read yet",
+            )
+        return np.concatenate([batch for batch in batches if batch is not None])
+
+
+class _Passes:
+    """The latest pass. Kept apart from the loader, because a loader that its own processes refer to is never freed."""
+
+    def __init__(self) -> None:
+        self.latest = _Pass()
+
+
+class _Recorded:
+    """The index lists of a sampler, noted down as they are asked for."""
+
+    def __init__(self, indices: Any, passes: _Passes) -> None:
+        self._indices = indices
+        self._passes = passes
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __iter__(self) -> Iterator[Any]:
+        # The pass is looked up now and not at the first batch: another may have begun by then.
+        return _noting(self._indices, self._passes.latest)
+
+
+def _noting(indices: Iterable[Any], reading: _Pass) -> Iterator[Any]:
+    for batch in indices:
+        reading.batches.append(_positions(batch))
+        yield batch
+
+
+def _positions(batch: Any) -> NDArray[np.int64] | None:
+    try:
+        return np.fromiter(map(operator.index, batch), np.int64)
+    except (TypeError, OverflowError):
+        return None  # keys of another kind are the dataset's own affair, as long as nobody asks for a column
+
+
 class _Seeded:
     """The index lists of a sampler, each with a seed for the process that will read it."""
 
@@ -182,7 +278,9 @@ def _die_with(parent: int) -> None:
             os._exit(1)
 
 
-def _watched(batches: Iterable[Any], after_batch: Callable[[], None]) -> Iterator[Any]:
+def _watched(batches: Iterable[Any], reading: _Pass, after_batch: Callable[[], None] | None) -> Iterator[Any]:
     for batch in batches:
-        after_batch()
+        if after_batch is not None:
+            after_batch()
+        reading.handed_out += 1
         yield batch

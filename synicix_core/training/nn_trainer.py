@@ -292,7 +292,9 @@ class NNTrainer:
             collect = not isinstance(self._metric.function, Loss)
             measured = self._measure(self._validation_batches(sums), collect=collect)
             validation = measured.loss
-            metric = self._metric(measured.outputs, measured.targets) if collect else validation
+            # A plain DataLoader has none; a metric that needs it says so.
+            column = getattr(self.validation_dataloader, "column", None)
+            metric = self._metric(measured.outputs, measured.targets, column) if collect else validation
         else:
             self._diverged()
         self.epochs += 1

@@ -210,7 +210,7 @@ def test_the_noise_ceiling_is_given_for_the_mode_that_the_file_states_it_for(tmp
         file["simulation/noise_ceiling/full-encoding"] = np.full(NEURONS, 0.7)
         file["simulation/noise_ceiling/full-encoding"].attrs["mean"] = 0.7
     params = NeuroDataDataset(path, "train", mode="full-encoding").get_additional_model_params()
-    assert params["noise_ceiling"] == {"correlation": 0.7}
+    assert params["noise_ceiling"] == {"correlation": 0.7, "single_trial_correlation": 0.7}
     assert "noise_ceiling" not in NeuroDataDataset(path, "train").get_additional_model_params()
 
 
@@ -295,10 +295,10 @@ def test_worker_processes_read_the_same(path, method, limit):
 def test_a_forked_process_opens_its_own_file(path, monkeypatch):
     dataset = NeuroDataDataset(path, "train", memory_limit_mb=0)
     dataset[0]
-    parents = dataset._access._reader
+    parents = dataset._examples.access._reader
     monkeypatch.setattr(os, "getpid", lambda: -1)
     dataset[0]
-    assert dataset._access._reader is not parents
+    assert dataset._examples.access._reader is not parents
 
 
 def refused(path, *words, tier="train", **params):

@@ -49,7 +49,8 @@ def test_the_stated_ceiling_is_what_the_truth_reaches(tmp_path, settings):
     for mode, prediction in reached.items():
         assert correlation(prediction, counts).mean() == pytest.approx(written.noise_ceiling[mode], abs=0.01)
         assert NeuroDataDataset(path, "test", mode=mode).get_additional_model_params()["noise_ceiling"] == {
-            "correlation": written.noise_ceiling[mode]
+            "single_trial_correlation": written.noise_ceiling[mode],
+            "correlation": written.noise_ceiling[mode],
         }
     np.testing.assert_allclose(correlation(rates, counts), per_cell, atol=0.06)
 
@@ -196,6 +197,8 @@ def test_settings_that_make_no_sense_are_told_together():
             behavior_gain=-1,
             mean_rate=0,
             image_shape=(4, 24),
+            frames=-1,
+            frame_rate=0,
             seed=-1,
         )
     assert [path for path, _ in caught.value.mistakes] == list(Simulation.__dataclass_fields__)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from synicix_core.errors import DatasetError
+from synicix_core.errors import DatasetError, SynicixError
 from synicix_neurodata.layouts import layout_of
 from synicix_neurodata.recording import Reader, Recording
 
@@ -101,11 +101,14 @@ class Access:
             if (watcher := _WATCHER.get()) is not None:
                 watcher(values.nbytes)
             return values
-        except (OSError, KeyError, ValueError, EOFError) as error:
+        except SynicixError:
+            raise
+        except Exception as error:
+            # Whatever a damaged file makes a library raise, the user is told which file it was.
             raise DatasetError(
                 f"The {part} cannot be read",
                 file=self.recording.path,
-                why=f"{error} (the file changed, or a part of it is damaged)",
+                why=f"{type(error).__name__}: {error} (the file changed, or a part of it is damaged)",
                 hint="Copy it again from where it came from.",
             ) from error
 

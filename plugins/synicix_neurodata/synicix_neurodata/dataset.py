@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from synicix_core.errors import DatasetError
 from synicix_neurodata.access import Access
 from synicix_neurodata.clips import Clips, cut_clips
+from synicix_neurodata.examples import Examples
 from synicix_neurodata.identity import stimulus_ids
 from synicix_neurodata.layouts import describe_recording
 from synicix_neurodata.neurons import select_neurons
@@ -138,7 +139,7 @@ class NeuroDataDataset(Dataset[tuple[Inputs, Tensor]]):
         _check_numbers(self.path, stimulus_scale, validation_fraction, test_fraction)
         self._inputs, self._target = parts_of_mode(recording, mode)
         self._used = (*self._inputs.values(), self._target)
-        self._neurons = (
+        neurons = (
             select_neurons(
                 recording,
                 areas=areas,
@@ -157,26 +158,33 @@ class NeuroDataDataset(Dataset[tuple[Inputs, Tensor]]):
         told = {"train": (*recording.notes, *tiers.notes), "test": tiers.test_notes}
         self.notes: tuple[str, ...] = (*told.get(tier, ()), *broken_notes)
         self._train_rows = rows["train"]
-        self._clips: Clips | None = None
+        clips: Clips | None = None
         if recording.is_movie:
             every = np.concatenate(list(rows.values()))
             stride = clip_stride if tier == "train" else None
-            self._clips = cut_clips(recording, rows[tier], clip_frames, stride, of_all_tiers=every)
-            self.notes = (*self.notes, *self._clips.notes)
+            clips = cut_clips(recording, rows[tier], clip_frames, stride, of_all_tiers=every)
+            self.notes = (*self.notes, *clips.notes)
         elif clip_frames is not None or clip_stride is not None:
             raise DatasetError(
                 "clip_frames and clip_stride are for movies", file=self.path, why=f"{recording.contents()}"
             )
-        self._rows = rows[tier] if self._clips is None else self._clips.trial
-        self._access = Access(recording, stimulus_scale)
         self._normalize: dict[str, Normalization] = {
-            part: normalization(recording, part, self._train_rows, stimulus_scale).of(self._chosen(part))
+            part: normalization(recording, part, self._train_rows, stimulus_scale).of(
+                neurons if part == "responses" else None
+            )
             for part in self._used
             if part in _normalized_parts(recording, normalize)
         }
-        shapes = {part: self._shape(part) for part in self._used}
-        per_item = sum(int(np.prod(shape)) for shape in shapes.values())
-        self._fits = len(self._rows) * per_item * 4 <= memory_limit_mb * 2**20
+        self._examples = Examples(
+            Access(recording, stimulus_scale),
+            rows[tier] if clips is None else clips.trial,
+            clips,
+            neurons,
+            self._normalize,
+        )
+        shapes = {part: self._examples.shape(part) for part in self._used}
+        per_example = sum(int(np.prod(shape)) for shape in shapes.values())
+        self._fits = len(self) * per_example * 4 <= memory_limit_mb * 2**20
         self._kept: tuple[Inputs, Tensor] | None = None
         self.input_shape: tuple[int, ...] | dict[str, tuple[int, ...]] = (
             shapes[next(iter(self._inputs.values()))]
@@ -189,7 +197,7 @@ class NeuroDataDataset(Dataset[tuple[Inputs, Tensor]]):
 
     def __len__(self) -> int:
         """Return the number of trials of the tier, or of clips."""
-        return len(self._rows)
+        return len(self._examples)
 
     def __getitem__(self, index: int) -> tuple[Inputs, Tensor]:
         """Return one trial or clip."""
@@ -204,7 +212,7 @@ class NeuroDataDataset(Dataset[tuple[Inputs, Tensor]]):
 
     def tensors(self) -> tuple[Inputs, Tensor]:
         """Return the inputs and the targets of the whole tier, first axis trials or clips, equal to the items."""
-        return self._batch(np.arange(len(self._rows)))
+        return self._batch(np.arange(len(self)))
 
     def column(self, name: str) -> NDArray[Any]:
         """Return one value per item.
@@ -220,7 +228,7 @@ class NeuroDataDataset(Dataset[tuple[Inputs, Tensor]]):
         DatasetError
             If there is no such column; it lists those there are.
         """
-        rows, clips = self._rows, self._clips
+        rows, clips = self._examples.rows, self._examples.clips
         if name == "stimulus_id":
             ids = stimulus_ids(self._recording, self._split.stimulus_id)[rows]
             return ids if clips is None else np.char.add(np.char.add(ids, "@"), clips.start.astype(str))
@@ -247,29 +255,32 @@ class NeuroDataDataset(Dataset[tuple[Inputs, Tensor]]):
             ``normalization``: ``{part: {"subtract": …, "divide": …}}``, numbers for the stimulus, else float32 arrays
             (columns,); parts that are not normalised are missing. ``stimulus_scale``: as set. ``neurons``: which rows of
             the recording's responses are used, int64 (neurons,), missing where all are; ``unit_ids``, int64 (neurons,),
-            where the file tells them. ``noise_ceiling``, where the file states it for all of its neurons and they are
-            all used: ``{"correlation": the highest mean single-trial correlation on the test tier}``.
+            where the file tells them. ``noise_ceiling``, where the file states it and all neurons are used: by metric
+            (``single_trial_correlation``, and of images ``correlation``), the highest mean on the test tier.
         """
-        chosen = self._chosen(self._target)
+        neurons, scale = self._examples.neurons, self._examples.access.stimulus_scale
         # The stimulus is centred and responses never are, but raw fluorescence can be negative as it is.
-        minimum = summarise(self._recording, self._target, self._train_rows, self._access.stimulus_scale).minimum
-        lowest = float((minimum if chosen is None else minimum[chosen]).min())
+        minimum = summarise(self._recording, self._target, self._train_rows, scale).minimum
+        if self._target == "responses" and neurons is not None:
+            minimum = minimum[neurons]
         centred = self._target in self._normalize and bool(self._normalize[self._target].subtract.any())
         params: dict[str, Any] = {
-            "nonnegative_output": lowest >= 0 and not centred,
+            "nonnegative_output": float(minimum.min()) >= 0 and not centred,
             "normalization": {
                 part: {"subtract": _own_copy(applied.subtract), "divide": _own_copy(applied.divide)}
                 for part, applied in self._normalize.items()
             },
-            "stimulus_scale": float(self._access.stimulus_scale),
+            "stimulus_scale": float(scale),
         }
-        if self._neurons is not None:
-            params["neurons"] = self._neurons.astype(np.int64)
+        if neurons is not None:
+            params["neurons"] = neurons.astype(np.int64)
         units = self._recording.neurons.get("unit_ids")
         if "responses" in self._used and units is not None and units.dtype.kind in "iu" and units.ndim == 1:
-            params["unit_ids"] = (units if self._neurons is None else units[self._neurons]).astype(np.int64)
-        if self.mode in self._recording.noise_ceiling and self._neurons is None:
-            params["noise_ceiling"] = {"correlation": self._recording.noise_ceiling[self.mode]}
+            params["unit_ids"] = (units if neurons is None else units[neurons]).astype(np.int64)
+        if self.mode in self._recording.noise_ceiling and neurons is None:
+            # The core's correlation treats each frame of a movie as a unit of its own.
+            names = ["single_trial_correlation", *([] if self._recording.is_movie else ["correlation"])]
+            params["noise_ceiling"] = dict.fromkeys(names, self._recording.noise_ceiling[self.mode])
         return params
 
     def __getstate__(self) -> dict[str, Any]:
@@ -280,8 +291,8 @@ class NeuroDataDataset(Dataset[tuple[Inputs, Tensor]]):
         if not self._fits:
             return self._read(indices)
         if self._kept is None:
-            self._kept = self._read(np.arange(len(self._rows)))
-            self._access.close()
+            self._kept = self._read(np.arange(len(self)))
+            self._examples.access.close()
         inputs, targets = self._kept
         chosen = torch.from_numpy(indices)
         if isinstance(inputs, dict):
@@ -289,42 +300,10 @@ class NeuroDataDataset(Dataset[tuple[Inputs, Tensor]]):
         return inputs[chosen], targets[chosen]
 
     def _read(self, indices: NDArray[np.intp]) -> tuple[Inputs, Tensor]:
-        indices = np.arange(len(self._rows))[indices]  # negative ones count from the end; others are an IndexError
-        parts = {part: self._tensor(part, indices) for part in dict.fromkeys(self._used)}
+        indices = np.arange(len(self))[indices]  # negative ones count from the end; others are an IndexError
+        parts = {part: self._examples.read(part, indices) for part in dict.fromkeys(self._used)}
         named = {name: parts[part] for name, part in self._inputs.items()}
         return named if len(named) > 1 else next(iter(named.values())), parts[self._target]
-
-    def _tensor(self, part: str, indices: NDArray[np.intp]) -> Tensor:
-        chosen = self._chosen(part)
-        if self._clips is None:
-            result = np.empty((len(indices), *self._shape(part)), np.float32)
-            # In blocks, so that what was read and what is made of it are never in memory together for a whole tier.
-            for start in range(0, len(indices), step := self._block(part)):
-                values = self._access.trials(part, self._rows[indices[start : start + step]])
-                result[start : start + step] = self._normalized(part, values if chosen is None else values[:, chosen])
-            return torch.from_numpy(result)
-        result = np.empty((len(indices), *self._shape(part)), np.float32)
-        for position, index in enumerate(indices):
-            first = int(self._clips.start[index])
-            values = self._access.clip(part, int(self._clips.trial[index]), first, first + self._clips.frames)
-            result[position] = self._normalized(part, values if chosen is None else values[chosen])
-        return torch.from_numpy(result)
-
-    def _normalized(self, part: str, values: NDArray[Any]) -> NDArray[Any]:
-        applied = self._normalize.get(part)
-        return values if applied is None else applied(values, frames=self._clips is not None)
-
-    def _block(self, part: str) -> int:
-        return max(1, 8 * 2**20 // (8 * int(np.prod(self._recording.shapes[part]))))
-
-    def _chosen(self, part: str) -> NDArray[np.intp] | None:
-        return self._neurons if part == "responses" else None
-
-    def _shape(self, part: str) -> tuple[int, ...]:
-        shape = self._access.shape(part)
-        if part == "responses" and self._neurons is not None:
-            shape = (len(self._neurons),)
-        return shape if self._clips is None else (shape[0], self._clips.frames, *shape[1:])
 
 
 def _own_copy(values: NDArray[np.float32]) -> NDArray[np.float32] | float:
