@@ -21,6 +21,8 @@ NAMES = (
     "recovery",
     "checkpoints",
     "views",
+    "neurodata_fits",
+    "neurodata_reading",
 )
 
 

@@ -1,0 +1,1 @@
+"""Models of neurons that see images or movies."""
