@@ -345,7 +345,10 @@ def test_a_file_that_was_cut_off(path, tmp_path):
         ({"images": None}, ["no stimulus", "behavior-encoding"]),
         ({"images": np.zeros((TRIALS, 1, 4, 6))}, ["The stimulus cannot be normalised", "the same"]),
         ({"responses": np.ones((TRIALS, 2))}, ["The responses cannot be normalised", "the same"]),
-        ({"tiers": np.where(TIERS == "train", "exercise", TIERS).astype("S")}, ["train tier", "exercise 12", "at least 2"]),
+        (
+            {"tiers": np.where(TIERS == "train", "exercise", TIERS).astype("S")},
+            ["train tier", "exercise 12", "at least 2"],
+        ),
     ],
 )
 def test_layouts_that_are_wrong(tmp_path, changes, words):
@@ -372,7 +375,13 @@ def test_values_that_are_not_finite_are_refused_where_they_are_used(tmp_path, pa
     row = int(np.flatnonzero(tier == TIERS)[1])
     values[row].flat[1] = bad
     path = write(tmp_path / "r.h5", **{part: values})
-    refused(path, {"images": "stimulus"}.get(part, part), f"1 of {(tier == TIERS).sum()} trials of the {tier} tier", f"rows {row})", tier=tier)
+    refused(
+        path,
+        {"images": "stimulus"}.get(part, part),
+        f"1 of {(tier == TIERS).sum()} trials of the {tier} tier",
+        f"rows {row})",
+        tier=tier,
+    )
     for other in {"train", "validation", "test"} - {tier}:
         if tier != "train":
             NeuroDataDataset(path, other)
@@ -415,3 +424,43 @@ def test_a_test_tier_with_some_responses_is_kept(tmp_path):
     responses = arrays()["responses"]
     responses[TIERS == "test", 1:] = 0
     assert len(NeuroDataDataset(write(tmp_path / "r.h5", responses=responses), "test")) == (TIERS == "test").sum()
+
+
+def test_links_into_other_files_are_never_followed(tmp_path, path):
+    hostile = tmp_path / "hostile.h5"
+    with h5py.File(hostile, "w") as file:
+        file["tiers"] = TIERS.astype("S")
+        file["responses"] = h5py.ExternalLink(path, "/responses")
+        file["elsewhere"] = h5py.ExternalLink(path, "/")
+        file["images"] = h5py.SoftLink("/elsewhere/images")
+    refused(hostile, "never followed")
+    with h5py.File(hostile, "r+") as file:
+        del file["responses"]
+        file["responses"] = arrays()["responses"]
+    refused(hostile, "'/elsewhere/images' is a link into the file", "never followed")
+
+
+def test_values_kept_in_another_file_are_never_read(tmp_path):
+    (tmp_path / "secret").write_bytes(bytes(10_000))
+    outside = write(tmp_path / "r.h5", images=None)
+    with h5py.File(outside, "r+") as file:
+        file.create_dataset("images", (TRIALS, 1, 4, 6), "u1", external=[(tmp_path / "secret", 0, 10_000)])
+    refused(outside, "are in another file")
+
+
+def test_links_within_the_file_are_followed_and_circles_are_refused(tmp_path):
+    path = write(tmp_path / "r.h5", images=None, **{"raw/images": arrays()["images"]})
+    with h5py.File(path, "r+") as file:
+        file["images"] = h5py.SoftLink("/raw/images")
+    assert len(NeuroDataDataset(path, "train")) == (TIERS == "train").sum()
+    with h5py.File(path, "r+") as file:
+        del file["images"]
+        file["images"] = h5py.SoftLink("/images")
+    refused(path, "leads to itself")
+
+
+def test_an_array_that_claims_more_than_the_file_can_hold(tmp_path):
+    path = write(tmp_path / "r.h5", images=None)
+    with h5py.File(path, "r+") as file:
+        file.create_dataset("images", (TRIALS, 1, 2**20, 2**20), "f4", chunks=(1, 1, 64, 64))
+    refused(path, "'images' claims 1.3e+14 bytes")

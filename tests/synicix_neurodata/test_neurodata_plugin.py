@@ -6,9 +6,13 @@ import json
 import subprocess
 import sys
 
+import pytest
 from click.testing import CliRunner
 from synicix_neurodata.commands import neurodata
 from synicix_neurodata.dataset import NeuroDataDataset
+from synicix_neurodata.layouts import describe_recording
+from synicix_neurodata.simulate import recording_name
+from synicix_neurodata.writers.choice import WRITTEN
 
 from synicix_core.errors import DatasetError
 from synicix_core.parameters import as_arguments, check_params
@@ -86,3 +90,63 @@ def test_simulate_refuses_numbers_that_make_no_sense(tmp_path):
     assert result.exit_code == 2
     assert "complex-fraction" in result.output
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("layout", WRITTEN)
+def test_simulate_writes_every_layout(tmp_path, layout):
+    options = [*TINY, "--layout", layout, "--image-size", "8x12", *(["--frames", 7] if WRITTEN[layout].movie else [])]
+    result = simulate(tmp_path, *options, "--json")
+    assert result.exit_code == 0, result.output
+    (told,) = json.loads(result.stdout)
+    path = tmp_path / recording_name(1, layout)
+    recording = describe_recording(path)
+    assert told["file"] == str(path)
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    assert told["bytes"] == sum(file.stat().st_size for file in files) > 0
+    # A layout without behaviour states no ceiling for modes that need it.
+    assert recording.noise_ceiling.items() <= told["noise_ceiling"].items()
+    assert "stimulus-encoding" in recording.noise_ceiling
+    assert recording.shapes["stimulus"] == (1, 8, 12)
+    assert (None if recording.frames is None else set(recording.frames.tolist())) == (
+        {7} if WRITTEN[layout].movie else None
+    )
+    assert len(simulate(tmp_path, *options, "--force").stdout.splitlines()) == 3
+
+
+def test_simulated_movies_are_fewer_and_60_frames_long_where_nothing_is_said(tmp_path):
+    (told,) = json.loads(
+        simulate(tmp_path, "--layout", "movie-hdf5", "--neurons", 2, "--image-size", "8x8", "--json").stdout
+    )
+    assert told["tiers"] == {"train": 150, "validation": 17, "test": 100}
+    assert set(describe_recording(told["file"]).frames.tolist()) == {60}
+
+
+def test_simulate_says_what_is_wrong_with_layout_frames_and_size(tmp_path):
+    for options, words in (
+        (["--layout", "matlab"], ("static-hdf5", "movie-hdf5")),
+        (["--frames", 5], ("movies", "movie-hdf5")),
+        (["--layout", "movie-hdf5", "--frames", 0], ("--frames",)),
+        (["--image-size", "16"], ("16x24",)),
+        (["--image-size", "4x24"], ("at least 8 pixels",)),
+    ):
+        result = simulate(tmp_path, *options)
+        assert result.exit_code == 2, options
+        assert all(word in result.output for word in words), result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_lists_the_layouts_that_can_be_written():
+    text = "".join(simulate("--help").stdout.split())
+    assert all(name in text for name in WRITTEN)
+
+
+def test_progress_on_a_pipe_is_a_line_now_and_then(monkeypatch, capsys):
+    from synicix_neurodata.commands import progress
+
+    clock = iter([0.0, 1.0, 30.0, 31.0, 60.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with progress.progress("Reading", 4) as read:
+        for _ in range(4):
+            read(1)
+    # After one second it is too early, and at the end there is nothing left to wait for.
+    assert capsys.readouterr().err.splitlines() == ["Reading: 50%, about 30 s left"]

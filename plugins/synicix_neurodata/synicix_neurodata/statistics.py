@@ -90,7 +90,7 @@ def _summarise(recording: Recording, part: str, row_bytes: bytes, scale: float) 
     with Access(recording, scale) as access:
         for block_rows, block in _blocks(access, part, rows):
             bad = ~np.isfinite(block).all(axis=tuple(range(1, block.ndim)))
-            broken.extend(int(row) for row in block_rows[bad])
+            broken.extend(int(row) for row in block_rows[bad] if int(row) not in broken[-1:])
             whole = block[~bad] if bad.any() else block
             # Columns last: (trials, neurons) already is; of a movie (trials, neurons, frames) is turned round.
             if part == "stimulus" or whole.ndim == 2:
@@ -118,14 +118,16 @@ def _summarise(recording: Recording, part: str, row_bytes: bytes, scale: float) 
 def _blocks(
     access: Access, part: str, rows: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.floating[Any]]]]:
-    """Yield trials with their values; a movie is one trial a block, a static recording about 8 MiB."""
+    """Yield trials, or a stretch of one movie, with their values: about 8 MiB a block."""
     recording = access.recording
+    step = max(1, _BLOCK_BYTES // (8 * int(np.prod(recording.shapes[part]))))
     if recording.frames is not None:
         for row in rows:
-            clip = access.clip(part, int(row), 0, int(recording.frames[row]))
-            yield np.array([row]), _floating(clip[None])
+            frames = int(recording.frames[row])
+            for start in range(0, frames, step):
+                clip = access.clip(part, int(row), start, min(start + step, frames))
+                yield np.array([row]), _floating(clip[None])
         return
-    step = max(1, _BLOCK_BYTES // (8 * int(np.prod(recording.shapes[part]))))
     for start in range(0, len(rows), step):
         block = rows[start : start + step]
         yield block, _floating(access.trials(part, block))

@@ -5,18 +5,27 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from synicix_core.errors import DatasetError
+from synicix_core.errors import DatasetError, SynicixError
+from synicix_neurodata.layouts.experanto import EXPERANTO
+from synicix_neurodata.layouts.file_tree_movie import MOVIE_TREE
+from synicix_neurodata.layouts.file_tree_static import STATIC_TREE
+from synicix_neurodata.layouts.movie_hdf5 import MOVIE_HDF5
+from synicix_neurodata.layouts.nwb import NWB
+from synicix_neurodata.layouts.open_retina import OPEN_RETINA
 from synicix_neurodata.layouts.static_hdf5 import STATIC_HDF5
 from synicix_neurodata.recording import Layout, Recording
 
 __all__ = ["LAYOUTS", "describe_recording", "layout_of"]
 
-LAYOUTS: tuple[Layout, ...] = (STATIC_HDF5,)
+LAYOUTS: tuple[Layout, ...] = (NWB, EXPERANTO, OPEN_RETINA, MOVIE_HDF5, STATIC_HDF5, MOVIE_TREE, STATIC_TREE)
 """Every layout that can be read. The first that recognises a path is taken."""
+
+_FEW_FILES = 200
 
 
 def describe_recording(path: str | Path, options: Mapping[str, Any] | None = None) -> Recording:
@@ -39,7 +48,10 @@ def describe_recording(path: str | Path, options: Mapping[str, Any] | None = Non
         identity = _identity(place)
     except OSError as error:
         raise DatasetError(
-            "The recording cannot be read", file=str(place), why=error.strerror or str(error), hint="Check its name."
+            "The recording cannot be read",
+            file=str(place),
+            why=f"{error.strerror or error}" + (f": {error.filename}" if error.filename != str(place) else ""),
+            hint="Check its name.",
         ) from error
     return _describe(str(place), identity, json.dumps(dict(options or {}), sort_keys=True))
 
@@ -63,17 +75,36 @@ def _describe(path: str, identity: tuple[int, ...], options: str) -> Recording:
             file=path,
             why=f"this is a recording in the layout {layout.name}; {known}",
         )
-    return dataclasses.replace(layout.describe(place, said), identity=identity, options=options)
+    try:
+        described = layout.describe(place, said)
+    except SynicixError:
+        raise
+    except Exception as error:
+        # Whatever a damaged or hostile file makes a library raise, the user is told which file it was.
+        raise DatasetError(
+            f"The recording cannot be understood as {layout.name}",
+            file=path,
+            why=f"{type(error).__name__}: {error}",
+            hint="Check that the file is whole; docs/neurodata.md describes the layouts.",
+        ) from error
+    return dataclasses.replace(described, identity=identity, options=options)
 
 
 def _identity(place: Path) -> tuple[int, ...]:
-    """Return numbers that change when a file, or a folder down to its subfolders' subfolders, does."""
+    """Return numbers that change when a file or anything in a folder does.
+
+    The files of a folder of trials, thousands, count by the folder's own time only, which changes when one of them is
+    added, taken away or replaced: asking for each of them takes seconds on a network file system.
+    """
     status = place.stat()
     numbers = [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns]
-    if place.is_dir():
-        for folder in [place, *sorted(child for child in place.iterdir() if child.is_dir())]:
-            for child in sorted(folder.iterdir()):
-                numbers += [child.stat().st_size, child.stat().st_mtime_ns]
+    for folder, folders, files in os.walk(place):
+        folders.sort()
+        numbers += [len(files), Path(folder).stat().st_mtime_ns]
+        if len(files) <= _FEW_FILES:
+            for name in sorted(files):
+                status = (Path(folder) / name).stat()
+                numbers += [status.st_size, status.st_mtime_ns]
     return tuple(numbers)
 
 

@@ -35,6 +35,8 @@ _LARGEST_EXPANSION = 4096
 
 _ALWAYS_ALLOWED = 2**30
 
+_MOST_LINKS = 16
+
 _SLAB_BYTES = 16 * 2**20
 
 
@@ -105,7 +107,7 @@ def get_group(file: h5py.File, name: str) -> h5py.Group | None:
 def read_values(dataset: h5py.Dataset) -> NDArray[Any]:
     """Read a whole array; bytes and HDF5 strings become str."""
     if h5py.check_string_dtype(dataset.dtype) is not None:
-        return np.asarray(dataset.asstr(errors="replace")[()], dtype=str)
+        return np.asarray(dataset.asstr("utf-8", errors="replace")[()], dtype=str)
     return np.asarray(dataset[()])
 
 
@@ -144,7 +146,7 @@ def _read_pieces(dataset: h5py.Dataset, rows: NDArray[np.intp], offset: int) -> 
     # Rows that follow each other are one piece.
     breaks = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
     for first, last in pairwise(breaks):
-        piece = memoryview(values[first:last]).cast("B")
+        piece = values[first:last].data.cast("B")
         start = offset + int(rows[first]) * row_bytes
         while len(piece):
             read = os.preadv(handle, [piece], start)
@@ -179,10 +181,11 @@ def bad_layout(file: h5py.File, why: str) -> DatasetError:
     )
 
 
-def _inside(file: h5py.File, name: str) -> Any:
-    """Return an item reached through groups of this very file only."""
+def _inside(file: h5py.File, name: str, links: int = 0) -> Any:
+    """Return an item reached through groups and links of this very file only, or None."""
     here: Any = file
-    for step in name.split("/"):
+    steps = name.strip("/").split("/")
+    for number, step in enumerate(steps):
         if not isinstance(here, h5py.Group):
             return None
         link = here.get(step, getlink=True)
@@ -190,7 +193,13 @@ def _inside(file: h5py.File, name: str) -> Any:
             return None
         if isinstance(link, h5py.ExternalLink):
             raise bad_layout(file, f"'{name}' is a link into the file {link.filename!r}, which is never followed")
-        here = here.get(step)
+        if isinstance(link, h5py.SoftLink):
+            # Resolved here, because HDF5 would follow a link to another file on the way.
+            if links > _MOST_LINKS:
+                raise bad_layout(file, f"'{name}' is a link that leads to itself")
+            target = link.path if link.path.startswith("/") else f"{here.name}/{link.path}"
+            return _inside(file, "/".join([target, *steps[number + 1 :]]), links + 1)
+        here = here[step]
     return here
 
 

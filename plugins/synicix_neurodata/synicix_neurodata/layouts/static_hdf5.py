@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from synicix_core.errors import DatasetError
 from synicix_neurodata.layouts.hdf5_file import (
     bad_layout,
     get_array,
@@ -44,7 +45,9 @@ def _recognises(path: Path) -> bool:
         return False
     try:
         with open_for_reading(path) as file:
-            return any(isinstance(file.get(name), h5py.Dataset) for name in ("images", "tiers", "responses"))
+            return any(get_array(file, name) is not None for name in ("images", "tiers", "responses"))
+    except DatasetError:
+        return True
     except (OSError, RuntimeError):
         # Cut off behind the signature: most files with one are of this layout, and the description says what is wrong.
         return True

@@ -28,7 +28,7 @@ class Plan:
     frames : ndarray of int64, (trials,), or None
         Frames of each trial; None for a static recording.
     frame_rate : float
-        Frames per second of a movie.
+        Frames per second of a movie; with `exact`, NaN where nothing tells it.
     columns : dict of str to ndarray, (trials,)
         More that has one value per trial.
     neurons : dict of str to ndarray, (neurons, ...)

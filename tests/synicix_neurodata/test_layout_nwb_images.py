@@ -1,0 +1,386 @@
+"""NWB files whose trials are images: what is read, equal to the arrays that were written."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from synicix_neurodata.access import Access
+from synicix_neurodata.dataset import NeuroDataDataset
+from synicix_neurodata.layouts import describe_recording
+from torch.utils.data import DataLoader
+
+from tests.synicix_neurodata import nwb_files as files
+from tests.synicix_neurodata.nwb_files import CELLS, HEIGHT, INDEX, ONSETS, PIXELS, TIERS, TRIALS, WIDTH, window_means
+
+FULL = (files.add_images, files.add_traces, files.add_behavior, files.add_trials)
+
+
+def parts(path, **options):
+    recording = describe_recording(path, options)
+    every = np.arange(recording.trials)
+    with Access(recording) as access:
+        return recording, {part: access.trials(part, every) for part in recording.shapes}
+
+
+def test_images_traces_and_behaviour_are_those_of_the_file(tmp_path):
+    recording, read = parts(files.write(tmp_path / "a.nwb", *FULL))
+    assert recording.layout == "NWB"
+    assert recording.trials == TRIALS
+    assert recording.notes == ()
+    assert recording.shapes == {
+        "stimulus": (1, HEIGHT, WIDTH),
+        "responses": (CELLS,),
+        "behavior": (2,),
+        "pupil_center": (2,),
+    }
+    np.testing.assert_array_equal(read["stimulus"], PIXELS[INDEX][:, None])
+    starts = ONSETS + 0.05
+    np.testing.assert_allclose(
+        read["responses"], window_means(files.TRACE_TIMES, files.TRACES, starts, 0.5), rtol=1e-12
+    )
+    pupil, running = files.PUPIL, files.RUNNING * 0.5 + 1
+    behavior = np.stack([window_means(files.RUN_TIMES, one, starts, 0.5) for one in (pupil, running)], axis=1)
+    np.testing.assert_allclose(read["behavior"], behavior, rtol=1e-6)
+    np.testing.assert_allclose(
+        read["pupil_center"], window_means(files.RUN_TIMES, files.EYE, starts, 0.5), rtol=1e-10, atol=1e-12
+    )
+
+
+def test_tiers_columns_and_cells_come_from_the_tables(tmp_path):
+    def trials(nwb):
+        files.add_trials(nwb, contrast=np.linspace(0, 1, TRIALS), block=[f"b{row}" for row in range(TRIALS)])
+
+    path = files.write(tmp_path / "a.nwb", files.add_images, files.add_traces, trials)
+    recording = describe_recording(path)
+    np.testing.assert_array_equal(recording.tiers, TIERS)
+    np.testing.assert_array_equal(recording.columns["contrast"], np.linspace(0, 1, TRIALS))
+    assert recording.columns["block"][3] == "b3"
+    np.testing.assert_array_equal(recording.columns["start_time"], ONSETS)
+    assert recording.neurons["unit_ids"].tolist() == [101, 102, 103]
+    assert recording.neurons["layer"].tolist() == ["L1", "L2", "L3"]
+    assert recording.neurons["area"].tolist() == ["VISp"] * CELLS
+    assert "image_mask" not in recording.neurons
+    # The name of the image tells which it is; their order is not that of the names.
+    assert recording.stimulus_ids.tolist() == [f"im{8 - number:03d}" for number in INDEX]
+
+
+def test_the_dataset_takes_tiers_and_neurons_as_of_any_other_layout(tmp_path):
+    path = files.write(tmp_path / "a.nwb", *FULL)
+    data = NeuroDataDataset(path, "test", mode="full-encoding", normalize=False, layers=("L2",))
+    rows = np.flatnonzero(TIERS == "test")
+    inputs, responses = data.tensors()
+    np.testing.assert_array_equal(inputs["stimulus"], PIXELS[INDEX[rows]][:, None].astype("f4"))
+    expected = window_means(files.TRACE_TIMES, files.TRACES, ONSETS[rows] + 0.05, 0.5)[:, [1]]
+    np.testing.assert_allclose(responses, expected, rtol=1e-6)
+
+
+def test_delay_and_window_move_the_window(tmp_path):
+    path = files.write(tmp_path / "a.nwb", files.add_images, files.add_traces)
+    _, read = parts(path, delay=0.2, window=0.3)
+    np.testing.assert_allclose(
+        read["responses"], window_means(files.TRACE_TIMES, files.TRACES, ONSETS + 0.2, 0.3), rtol=1e-12
+    )
+
+
+def test_conversion_and_offset_of_traces_are_applied(tmp_path):
+    def traces(nwb):
+        files.add_traces(nwb, starting_time=files.START, rate=files.RATE, conversion=2.0, offset=-1.0)
+
+    _, read = parts(files.write(tmp_path / "a.nwb", files.add_images, traces))
+    means = window_means(files.TRACE_TIMES, files.TRACES, ONSETS + 0.05, 0.5)
+    np.testing.assert_allclose(read["responses"], means * 2 - 1, rtol=1e-12)
+
+
+def test_any_trials_are_read_as_all_of_them_are(tmp_path):
+    recording, read = parts(files.write(tmp_path / "a.nwb", *FULL))
+    with Access(recording) as access:
+        for rows in (np.array([3]), np.array([20, 2, 2, 9]), np.arange(0, TRIALS, 2)):
+            for part, values in read.items():
+                np.testing.assert_array_equal(access.trials(part, rows), values[rows])
+
+
+def test_a_series_slower_than_the_window_is_interpolated_at_its_middle(tmp_path):
+    def slow(nwb):
+        files.add_traces(nwb, files.TRACES[:40], starting_time=0.0, rate=1.0)
+
+    _, read = parts(files.write(tmp_path / "a.nwb", files.add_images, slow))
+    middles = ONSETS + 0.05 + 0.25
+    expected = np.stack([np.interp(middles, np.arange(40.0), cell) for cell in files.TRACES[:40].T], axis=1)
+    np.testing.assert_allclose(read["responses"], expected, rtol=1e-10)
+
+
+def test_a_window_outside_of_the_traces_is_missing_and_can_be_left_out(tmp_path):
+    def short(nwb):
+        files.add_traces(nwb, files.TRACES[:250], starting_time=files.START, rate=files.RATE)
+
+    path = files.write(tmp_path / "a.nwb", files.add_images, short, files.add_trials)
+    _, read = parts(path)
+    end = files.TRACE_TIMES[249] + 1 / files.RATE
+    late = end < ONSETS + 0.55
+    assert 0 < late.sum() < TRIALS
+    np.testing.assert_array_equal(np.isnan(read["responses"]).all(axis=1), late)
+    with pytest.raises(Exception, match="not finite"):
+        NeuroDataDataset(path, "train")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        kept = NeuroDataDataset(path, "train", drop_missing=True)
+    assert len(kept) == int(((TIERS == "train") & ~late).sum())
+    assert "left out" in str(told[0].message)
+
+
+def test_a_pause_of_the_traces_is_missing(tmp_path):
+    times = np.where(files.TRACE_TIMES > 10, files.TRACE_TIMES + 5, files.TRACE_TIMES)
+
+    def traces(nwb):
+        files.add_traces(nwb, timestamps=times)
+
+    _, read = parts(files.write(tmp_path / "a.nwb", files.add_images, traces))
+    held = np.array([((times >= onset + 0.05) & (times < onset + 0.55)).any() for onset in ONSETS])
+    assert 0 < (~held).sum() < TRIALS
+    np.testing.assert_array_equal(np.isfinite(read["responses"]).all(axis=1), held)
+
+
+def test_spikes_are_counted_in_the_window(tmp_path):
+    recording, read = parts(files.write(tmp_path / "a.nwb", files.add_images, files.add_units, files.add_trials))
+    starts = ONSETS + 0.05
+    expected = [[((one >= start) & (one < start + 0.5)).sum() for one in files.UNIT_SPIKES] for start in starts]
+    np.testing.assert_array_equal(read["responses"], expected)
+    assert np.sum(expected) > 0
+    assert recording.neurons["unit_ids"].tolist() == [10, 11, 12, 13]
+    assert recording.neurons["area"].tolist() == ["VISp", "VISl", "VISl", "VISl"]
+
+
+def test_units_are_chosen_by_a_column(tmp_path):
+    path = files.write(tmp_path / "a.nwb", files.add_images, files.add_units)
+    every, good = parts(path)[1]["responses"], parts(path, units_where={"quality": "good"})
+    np.testing.assert_array_equal(good[1]["responses"], every[:, [0, 1, 3]])
+    assert good[0].neurons["unit_ids"].tolist() == [10, 11, 13]
+
+
+def test_units_whose_times_are_not_finite_are_left_out_and_unsorted_ones_are_counted(tmp_path):
+    spikes = [*files.UNIT_SPIKES]
+    spikes[0] = spikes[0][::-1]
+    spikes[3] = np.append(spikes[3], np.nan)
+
+    def units(nwb):
+        files.add_units(nwb, spikes)
+
+    whole = parts(files.write(tmp_path / "whole.nwb", files.add_images, files.add_units))[1]["responses"]
+    recording, read = parts(files.write(tmp_path / "a.nwb", files.add_images, units))
+    np.testing.assert_array_equal(read["responses"], whole[:, :3])
+    assert "1 of 4 units are left out" in recording.notes[0]
+    assert "13" in recording.notes[0]
+
+
+def test_the_area_of_units_is_where_their_electrode_is(tmp_path):
+    def electrodes(nwb):
+        device = nwb.create_device(name="probe")
+        group = nwb.create_electrode_group(name="shank", description="s", location="cortex", device=device)
+        for location in ("V1", "V1", "LM"):
+            nwb.add_electrode(group=group, location=location)
+        for unit, times in enumerate(files.UNIT_SPIKES):
+            nwb.add_unit(spike_times=times, electrodes=[2, 0] if unit == 1 else [unit % 2])
+
+    recording = describe_recording(files.write(tmp_path / "a.nwb", files.add_images, electrodes))
+    assert recording.neurons["area"].tolist() == ["V1", "LM", "V1", "V1"]
+
+
+def test_colour_images_have_their_channels_first(tmp_path):
+    def colours(nwb):
+        files.add_images(nwb, files.COLOURS)
+
+    recording, read = parts(files.write(tmp_path / "a.nwb", colours, files.add_traces))
+    assert recording.shapes["stimulus"] == (3, HEIGHT, WIDTH)
+    np.testing.assert_array_equal(read["stimulus"], np.moveaxis(files.COLOURS, -1, 1)[INDEX])
+
+
+def test_axes_turns_images_that_are_stored_as_the_schema_says(tmp_path):
+    path = files.write(tmp_path / "a.nwb", files.add_images, files.add_traces)
+    recording, read = parts(path, axes="columns-rows")
+    assert recording.shapes["stimulus"] == (1, WIDTH, HEIGHT)
+    np.testing.assert_array_equal(read["stimulus"][:, 0], PIXELS[INDEX].swapaxes(1, 2))
+
+
+def test_an_index_into_a_stack_of_images_is_read(tmp_path):
+    def stack(nwb):
+        files.add_stack(nwb, conversion=0.5, offset=2.0)
+
+    path = files.write(tmp_path / "a.nwb", files.add_images, stack, files.add_traces, edit=files.to_indexed_frames)
+    recording, read = parts(path)
+    np.testing.assert_array_equal(read["stimulus"], (PIXELS[INDEX] * 0.5 + 2.0)[:, None].astype("f4"))
+    assert recording.stimulus_ids.tolist() == INDEX.astype(str).tolist()
+
+
+@pytest.mark.parametrize("dtype, blank", [("u4", 2**32 - 1), ("i4", -1)])
+def test_blank_presentations_are_left_out(tmp_path, dtype, blank):
+    index = INDEX.astype(np.int64)
+    index[[4, 9]] = blank
+
+    def replace(file):
+        del file["stimulus/presentation/shown/data"]
+        file["stimulus/presentation/shown/data"] = index.astype(dtype)
+
+    path = files.write(tmp_path / "a.nwb", files.add_images, files.add_traces, files.add_trials, edit=replace)
+    recording, read = parts(path)
+    kept = np.setdiff1d(np.arange(TRIALS), [4, 9])
+    np.testing.assert_array_equal(read["stimulus"], PIXELS[INDEX[kept]][:, None])
+    np.testing.assert_array_equal(recording.tiers, TIERS[kept])
+    assert recording.notes == (f"2 of {TRIALS} presentations show no picture and are left out",)
+
+
+def test_frames_of_a_series_can_be_images(tmp_path):
+    def slides(nwb):
+        files.add_movie(nwb, PIXELS[INDEX], timestamps=ONSETS)
+
+    recording, read = parts(files.write(tmp_path / "a.nwb", slides, files.add_traces, files.add_trials), kind="images")
+    assert not recording.is_movie
+    np.testing.assert_array_equal(read["stimulus"], PIXELS[INDEX][:, None])
+
+
+def test_several_series_of_traces_are_put_side_by_side(tmp_path):
+    def two_planes(nwb):
+        for name, values in (("one", files.TRACES), ("two", files.TRACES[:, :2] + 5)):
+            files.add_traces(nwb, values, name=name, rois=files.add_cells(nwb, values.shape[1], name, f"area {name}"))
+
+    path = files.write(tmp_path / "a.nwb", files.add_images, two_planes)
+    recording, read = parts(path, responses=["processing/ophys/DfOverF/one", "/processing/ophys/DfOverF/two"])
+    values = np.concatenate([files.TRACES, files.TRACES[:, :2] + 5], axis=1)
+    expected = window_means(files.TRACE_TIMES, values, ONSETS + 0.05, 0.5)
+    np.testing.assert_allclose(read["responses"], expected, rtol=1e-12)
+    assert recording.neurons["area"].tolist() == ["area one"] * 3 + ["area two"] * 2
+
+
+def test_behaviour_is_what_is_named_in_that_order(tmp_path):
+    path = files.write(tmp_path / "a.nwb", *FULL)
+    every = parts(path)[1]["behavior"]
+    names = ["processing/behavior/BehavioralTimeSeries/running_speed", "processing/behavior/PupilTracking/pupil_size"]
+    np.testing.assert_array_equal(parts(path, behavior=names)[1]["behavior"], every[:, ::-1])
+    without = describe_recording(path, {"behavior": [], "pupil_center": ""})
+    assert set(without.shapes) == {"stimulus", "responses"}
+
+
+def test_a_broken_series_that_nobody_named_is_left_out_with_a_note(tmp_path):
+    def spoil(file):
+        file["processing/behavior/PupilTracking/pupil_size/data"][:] = 1.0
+        del file["processing/behavior/PupilTracking/pupil_size/timestamps"]
+        file["processing/behavior/PupilTracking/pupil_size/timestamps"] = files.RUN_TIMES[::-1]
+        file["processing/behavior/PupilTracking/pupil_size/timestamps"].attrs.update(interval=1, unit="seconds")
+
+    recording = describe_recording(files.write(tmp_path / "a.nwb", *FULL, edit=spoil))
+    assert recording.shapes["behavior"] == (1,)
+    assert "pupil_size is left out of the behaviour" in recording.notes[0]
+    assert "run backwards" in recording.notes[0]
+
+
+def test_trials_are_matched_by_time_then_by_order(tmp_path):
+    def some(nwb):
+        files.add_trials(nwb, ONSETS[4:] - 0.1, ONSETS[4:] + 0.4, TIERS[4:])
+
+    recording = describe_recording(files.write(tmp_path / "some.nwb", files.add_images, files.add_traces, some))
+    np.testing.assert_array_equal(recording.tiers, TIERS[4:])
+    assert recording.notes == (f"4 of {TRIALS} presentations are in no trial of intervals/trials and left out",)
+
+    def other_clock(nwb):
+        files.add_trials(nwb, ONSETS + 1000)
+
+    recording = describe_recording(files.write(tmp_path / "order.nwb", files.add_images, files.add_traces, other_clock))
+    np.testing.assert_array_equal(recording.tiers, TIERS)
+    assert "matched to presentations by their order" in recording.notes[0]
+
+
+def test_a_table_without_tiers_that_does_not_fit_is_not_used(tmp_path):
+    def unrelated(nwb):
+        files.add_trials(nwb, [500.0, 600.0], tiers=None)
+
+    recording = describe_recording(files.write(tmp_path / "a.nwb", files.add_images, files.add_traces, unrelated))
+    assert recording.tiers is None
+    assert recording.trials == TRIALS
+    assert "its columns are not used" in recording.notes[0]
+
+
+def test_another_table_and_column_can_be_named(tmp_path):
+    def presentations(nwb):
+        nwb.add_trial(start_time=0.0, stop_time=1.0)
+        from pynwb.epoch import TimeIntervals
+
+        table = TimeIntervals(name="scene_presentations", description="shown")
+        table.add_column("subset", "tier")
+        for onset, tier in zip(ONSETS, TIERS, strict=True):
+            table.add_interval(start_time=onset, stop_time=onset + 0.5, subset=tier)
+        nwb.add_time_intervals(table)
+
+    path = files.write(tmp_path / "a.nwb", files.add_images, files.add_traces, presentations)
+    recording = describe_recording(path, {"trials": "intervals/scene_presentations", "tier_column": "subset"})
+    np.testing.assert_array_equal(recording.tiers, TIERS)
+
+
+def test_trials_in_invalid_times_are_left_out(tmp_path):
+    def invalid(nwb):
+        nwb.add_invalid_time_interval(start_time=ONSETS[5] + 0.3, stop_time=ONSETS[7] + 0.01)
+
+    path = files.write(tmp_path / "a.nwb", files.add_images, files.add_traces, files.add_trials, invalid)
+    recording = describe_recording(path)
+    np.testing.assert_array_equal(recording.columns["start_time"], np.delete(ONSETS, [5, 6, 7]))
+    assert "3 of 24 trials are within the file's invalid_times" in recording.notes[0]
+
+
+def test_without_tiers_stimuli_are_split(tmp_path):
+    path = files.write(tmp_path / "a.nwb", files.add_images, files.add_traces)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tiers = {tier: NeuroDataDataset(path, tier, test_fraction=0.25) for tier in ("train", "validation", "test")}
+    shown = {tier: set(data.column("stimulus_id")) for tier, data in tiers.items()}
+    assert not shown["train"] & shown["test"]
+    assert sum(map(len, tiers.values())) == TRIALS
+
+
+def test_reading_changes_nothing_in_the_folder(tmp_path):
+    path = Path(files.write(tmp_path / "a.nwb", *FULL))
+    before = (hashlib.sha256(path.read_bytes()).digest(), path.stat().st_mtime_ns, sorted(tmp_path.iterdir()))
+    parts(path)
+    assert (hashlib.sha256(path.read_bytes()).digest(), path.stat().st_mtime_ns, sorted(tmp_path.iterdir())) == before
+
+
+@pytest.mark.parametrize("responses", [files.add_traces, files.add_units])
+def test_spawned_workers_give_the_same_items(tmp_path, responses):
+    path = files.write(tmp_path / "a.nwb", files.add_images, responses, files.add_trials)
+    data = NeuroDataDataset(path, "train", memory_limit_mb=0)
+    loader = DataLoader(data, batch_size=4, num_workers=2, multiprocessing_context="spawn")
+    inputs, responses = data.tensors()
+    batches = list(loader)
+    assert torch.equal(torch.cat([batch[0] for batch in batches]), inputs)
+    assert torch.equal(torch.cat([batch[1] for batch in batches]), responses)
+
+
+def test_a_process_that_loads_data_needs_no_pynwb(tmp_path):
+    recording, read = parts(files.write(tmp_path / "a.nwb", *FULL))
+    (tmp_path / "recording.pickle").write_bytes(pickle.dumps(recording))
+    program = (
+        "import pickle, sys, numpy, pathlib\n"
+        "sys.modules['pynwb'] = sys.modules['hdmf'] = None\n"
+        "from synicix_neurodata.access import Access\n"
+        "recording = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())\n"
+        "print(float(Access(recording).trials('responses', numpy.arange(recording.trials)).sum()))\n"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "recording.pickle")], capture_output=True, text=True, timeout=120
+    )
+    assert out.stderr == ""
+    assert float(out.stdout) == pytest.approx(read["responses"].sum())
+
+
+def test_what_pynwb_warns_of_does_not_reach_the_user(tmp_path):
+    path = files.write(
+        tmp_path / "a.nwb", files.add_images, files.add_stack, files.add_traces, edit=files.to_indexed_frames
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        describe_recording(path)
