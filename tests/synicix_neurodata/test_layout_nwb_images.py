@@ -14,7 +14,7 @@ import pytest
 import torch
 from synicix_neurodata.access import Access
 from synicix_neurodata.dataset import NeuroDataDataset
-from synicix_neurodata.layouts import describe_recording
+from synicix_neurodata.layouts import describe_recording, nwb_series
 from torch.utils.data import DataLoader
 
 from tests.synicix_neurodata import nwb_files as files
@@ -54,34 +54,6 @@ def test_images_traces_and_behaviour_are_those_of_the_file(tmp_path):
     )
 
 
-def test_tiers_columns_and_cells_come_from_the_tables(tmp_path):
-    def trials(nwb):
-        files.add_trials(nwb, contrast=np.linspace(0, 1, TRIALS), block=[f"b{row}" for row in range(TRIALS)])
-
-    path = files.write(tmp_path / "a.nwb", files.add_images, files.add_traces, trials)
-    recording = describe_recording(path)
-    np.testing.assert_array_equal(recording.tiers, TIERS)
-    np.testing.assert_array_equal(recording.columns["contrast"], np.linspace(0, 1, TRIALS))
-    assert recording.columns["block"][3] == "b3"
-    np.testing.assert_array_equal(recording.columns["start_time"], ONSETS)
-    assert recording.neurons["unit_ids"].tolist() == [101, 102, 103]
-    assert recording.neurons["layer"].tolist() == ["L1", "L2", "L3"]
-    assert recording.neurons["area"].tolist() == ["VISp"] * CELLS
-    assert "image_mask" not in recording.neurons
-    # The name of the image tells which it is; their order is not that of the names.
-    assert recording.stimulus_ids.tolist() == [f"im{8 - number:03d}" for number in INDEX]
-
-
-def test_the_dataset_takes_tiers_and_neurons_as_of_any_other_layout(tmp_path):
-    path = files.write(tmp_path / "a.nwb", *FULL)
-    data = NeuroDataDataset(path, "test", mode="full-encoding", normalize=False, layers=("L2",))
-    rows = np.flatnonzero(TIERS == "test")
-    inputs, responses = data.tensors()
-    np.testing.assert_array_equal(inputs["stimulus"], PIXELS[INDEX[rows]][:, None].astype("f4"))
-    expected = window_means(files.TRACE_TIMES, files.TRACES, ONSETS[rows] + 0.05, 0.5)[:, [1]]
-    np.testing.assert_allclose(responses, expected, rtol=1e-6)
-
-
 def test_delay_and_window_move_the_window(tmp_path):
     path = files.write(tmp_path / "a.nwb", files.add_images, files.add_traces)
     _, read = parts(path, delay=0.2, window=0.3)
@@ -105,6 +77,15 @@ def test_any_trials_are_read_as_all_of_them_are(tmp_path):
         for rows in (np.array([3]), np.array([20, 2, 2, 9]), np.arange(0, TRIALS, 2)):
             for part, values in read.items():
                 np.testing.assert_array_equal(access.trials(part, rows), values[rows])
+
+
+def test_windows_that_are_not_read_together_give_the_same(tmp_path, monkeypatch):
+    path = files.write(tmp_path / "a.nwb", *FULL)
+    _, together = parts(path)
+    monkeypatch.setattr(nwb_series, "_SLAB_BYTES", 8 * 20 * CELLS)
+    _, apart = parts(path)
+    for part, values in together.items():
+        np.testing.assert_array_equal(apart[part], values)
 
 
 def test_a_series_slower_than_the_window_is_interpolated_at_its_middle(tmp_path):
@@ -146,51 +127,6 @@ def test_a_pause_of_the_traces_is_missing(tmp_path):
     held = np.array([((times >= onset + 0.05) & (times < onset + 0.55)).any() for onset in ONSETS])
     assert 0 < (~held).sum() < TRIALS
     np.testing.assert_array_equal(np.isfinite(read["responses"]).all(axis=1), held)
-
-
-def test_spikes_are_counted_in_the_window(tmp_path):
-    recording, read = parts(files.write(tmp_path / "a.nwb", files.add_images, files.add_units, files.add_trials))
-    starts = ONSETS + 0.05
-    expected = [[((one >= start) & (one < start + 0.5)).sum() for one in files.UNIT_SPIKES] for start in starts]
-    np.testing.assert_array_equal(read["responses"], expected)
-    assert np.sum(expected) > 0
-    assert recording.neurons["unit_ids"].tolist() == [10, 11, 12, 13]
-    assert recording.neurons["area"].tolist() == ["VISp", "VISl", "VISl", "VISl"]
-
-
-def test_units_are_chosen_by_a_column(tmp_path):
-    path = files.write(tmp_path / "a.nwb", files.add_images, files.add_units)
-    every, good = parts(path)[1]["responses"], parts(path, units_where={"quality": "good"})
-    np.testing.assert_array_equal(good[1]["responses"], every[:, [0, 1, 3]])
-    assert good[0].neurons["unit_ids"].tolist() == [10, 11, 13]
-
-
-def test_units_whose_times_are_not_finite_are_left_out_and_unsorted_ones_are_counted(tmp_path):
-    spikes = [*files.UNIT_SPIKES]
-    spikes[0] = spikes[0][::-1]
-    spikes[3] = np.append(spikes[3], np.nan)
-
-    def units(nwb):
-        files.add_units(nwb, spikes)
-
-    whole = parts(files.write(tmp_path / "whole.nwb", files.add_images, files.add_units))[1]["responses"]
-    recording, read = parts(files.write(tmp_path / "a.nwb", files.add_images, units))
-    np.testing.assert_array_equal(read["responses"], whole[:, :3])
-    assert "1 of 4 units are left out" in recording.notes[0]
-    assert "13" in recording.notes[0]
-
-
-def test_the_area_of_units_is_where_their_electrode_is(tmp_path):
-    def electrodes(nwb):
-        device = nwb.create_device(name="probe")
-        group = nwb.create_electrode_group(name="shank", description="s", location="cortex", device=device)
-        for location in ("V1", "V1", "LM"):
-            nwb.add_electrode(group=group, location=location)
-        for unit, times in enumerate(files.UNIT_SPIKES):
-            nwb.add_unit(spike_times=times, electrodes=[2, 0] if unit == 1 else [unit % 2])
-
-    recording = describe_recording(files.write(tmp_path / "a.nwb", files.add_images, electrodes))
-    assert recording.neurons["area"].tolist() == ["V1", "LM", "V1", "V1"]
 
 
 def test_colour_images_have_their_channels_first(tmp_path):
@@ -278,68 +214,6 @@ def test_a_broken_series_that_nobody_named_is_left_out_with_a_note(tmp_path):
     assert recording.shapes["behavior"] == (1,)
     assert "pupil_size is left out of the behaviour" in recording.notes[0]
     assert "run backwards" in recording.notes[0]
-
-
-def test_trials_are_matched_by_time_then_by_order(tmp_path):
-    def some(nwb):
-        files.add_trials(nwb, ONSETS[4:] - 0.1, ONSETS[4:] + 0.4, TIERS[4:])
-
-    recording = describe_recording(files.write(tmp_path / "some.nwb", files.add_images, files.add_traces, some))
-    np.testing.assert_array_equal(recording.tiers, TIERS[4:])
-    assert recording.notes == (f"4 of {TRIALS} presentations are in no trial of intervals/trials and left out",)
-
-    def other_clock(nwb):
-        files.add_trials(nwb, ONSETS + 1000)
-
-    recording = describe_recording(files.write(tmp_path / "order.nwb", files.add_images, files.add_traces, other_clock))
-    np.testing.assert_array_equal(recording.tiers, TIERS)
-    assert "matched to presentations by their order" in recording.notes[0]
-
-
-def test_a_table_without_tiers_that_does_not_fit_is_not_used(tmp_path):
-    def unrelated(nwb):
-        files.add_trials(nwb, [500.0, 600.0], tiers=None)
-
-    recording = describe_recording(files.write(tmp_path / "a.nwb", files.add_images, files.add_traces, unrelated))
-    assert recording.tiers is None
-    assert recording.trials == TRIALS
-    assert "its columns are not used" in recording.notes[0]
-
-
-def test_another_table_and_column_can_be_named(tmp_path):
-    def presentations(nwb):
-        nwb.add_trial(start_time=0.0, stop_time=1.0)
-        from pynwb.epoch import TimeIntervals
-
-        table = TimeIntervals(name="scene_presentations", description="shown")
-        table.add_column("subset", "tier")
-        for onset, tier in zip(ONSETS, TIERS, strict=True):
-            table.add_interval(start_time=onset, stop_time=onset + 0.5, subset=tier)
-        nwb.add_time_intervals(table)
-
-    path = files.write(tmp_path / "a.nwb", files.add_images, files.add_traces, presentations)
-    recording = describe_recording(path, {"trials": "intervals/scene_presentations", "tier_column": "subset"})
-    np.testing.assert_array_equal(recording.tiers, TIERS)
-
-
-def test_trials_in_invalid_times_are_left_out(tmp_path):
-    def invalid(nwb):
-        nwb.add_invalid_time_interval(start_time=ONSETS[5] + 0.3, stop_time=ONSETS[7] + 0.01)
-
-    path = files.write(tmp_path / "a.nwb", files.add_images, files.add_traces, files.add_trials, invalid)
-    recording = describe_recording(path)
-    np.testing.assert_array_equal(recording.columns["start_time"], np.delete(ONSETS, [5, 6, 7]))
-    assert "3 of 24 trials are within the file's invalid_times" in recording.notes[0]
-
-
-def test_without_tiers_stimuli_are_split(tmp_path):
-    path = files.write(tmp_path / "a.nwb", files.add_images, files.add_traces)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        tiers = {tier: NeuroDataDataset(path, tier, test_fraction=0.25) for tier in ("train", "validation", "test")}
-    shown = {tier: set(data.column("stimulus_id")) for tier, data in tiers.items()}
-    assert not shown["train"] & shown["test"]
-    assert sum(map(len, tiers.values())) == TRIALS
 
 
 def test_reading_changes_nothing_in_the_folder(tmp_path):
