@@ -89,6 +89,8 @@ def check(place: Place, file: Path | None, device: str, dataset_dir: Path | None
         click.echo(f"{label} {next(number)}/{total} {names} ({count(result.tasks, 'task')}, {result.seconds:.1f} s)")
         if not result.ok:
             click.echo(f"     {result.reason}")
+        for note in result.notes:
+            click.echo(f"     note: {note}")
 
     results = check_combinations(pipeline, what, device=device, observe=None if as_json else say)
     failed = sum(not result.ok for result in results)

@@ -29,6 +29,7 @@ class DatasetFacts(Protocol):
     input_shape: Any
     output_shape: Any
     additional_model_params: dict[str, Any]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,7 @@ class DatasetConfig(ConfigTable):
         path = resolve_dataset_file(settings.dataset_dir, name, follow_symlinks=settings.follow_symlinks)
         sha256 = self._digests.get(path) or self._digests.setdefault(path, file_sha256(path))
         facts = self._inspect(registered, path, params, sha256)
+        check.notes += [f"{name}: {note}" for note in facts.notes]
         content = {
             "file": sha256,
             "dataset": [registered.qualified, without_neutral(registered, params)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ __all__ = [
     "make_sampler",
     "make_tier_loader",
     "model_arguments",
+    "notes_of",
     "require_examples",
     "resolve_device",
     "trainer_arguments",
@@ -126,7 +128,9 @@ def make_dataset(registered: Registered, path: str, tier: str, params: Mapping[s
         If its code raises, or what it returns has no length.
     """
     try:
-        dataset = registered.load()(path, tier, **as_arguments(registered, params))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("default")
+            dataset = registered.load()(path, tier, **as_arguments(registered, params))
     except SynicixError:
         raise
     except Exception as error:
@@ -135,6 +139,11 @@ def make_dataset(registered: Registered, path: str, tier: str, params: Mapping[s
             file=path,
             why=f"{type(error).__name__}: {error}",
         ) from error
+    # What stands in its notes is shown as such; other warnings are passed on.
+    told = tuple(getattr(dataset, "notes", ()))
+    for warning in caught:
+        if not str(warning.message).endswith(told):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise DatasetError(
             f"the dataset {registered.qualified} is not a map-style dataset",
@@ -142,6 +151,11 @@ def make_dataset(registered: Registered, path: str, tier: str, params: Mapping[s
             why=f"{type(dataset).__name__} lacks __len__ or __getitem__",
         )
     return dataset
+
+
+def notes_of(datasets: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what the datasets of the tiers say that a user should know, each once."""
+    return tuple(dict.fromkeys(str(note) for dataset in datasets.values() for note in getattr(dataset, "notes", ())))
 
 
 def require_examples(datasets: Mapping[str, Any], path: str) -> None:

@@ -26,6 +26,7 @@ from synicix_core.training.build import (
     make_metrics,
     make_model,
     make_tier_loader,
+    notes_of,
     require_examples,
     resolve_device,
     trainer_arguments,
@@ -108,7 +109,7 @@ def _check(spec: TaskSpec, registry: Registry, directory: Path) -> CheckReport:
         arguments["context"] = make_context(elsewhere, parts.trainer, metrics, device, _Nobody())
     with building(parts.trainer):
         parts.trainer.load()(**arguments)
-    notes: list[str] = []
+    notes = list(notes_of(datasets))
     model = make_model(spec, parts).to(device)
     loss, penalty, seconds = _step(spec, parts, model, criterion, loaders["train"], device, notes)
     measured = run_tier(model, [next(iter(loaders["validation"]))], device, collect=True)

@@ -12,7 +12,7 @@ import torch
 
 from synicix_core.errors import DatasetError
 from synicix_core.registry import Registered
-from synicix_core.training.build import make_dataset, require_examples
+from synicix_core.training.build import make_dataset, notes_of, require_examples
 from synicix_core.training.random_state import seed_everything
 from synicix_core.training.spec import TIERS
 from synicix_core.training.torch_state import restored_torch_state
@@ -33,12 +33,15 @@ class DatasetFacts:
         What the dataset supplies to models; NumPy arrays and JSON values.
     tier_sizes : dict of str to int
         Examples by tier.
+    notes : tuple of str
+        What the datasets say that a user should know.
     """
 
     input_shape: Any
     output_shape: Any
     additional_model_params: dict[str, Any]
     tier_sizes: dict[str, int]
+    notes: tuple[str, ...] = ()
 
 
 def inspect_dataset(registered: Registered, path: str | Path, params: Mapping[str, Any]) -> DatasetFacts:
@@ -75,7 +78,7 @@ def inspect_dataset(registered: Registered, path: str | Path, params: Mapping[st
             for index, part in enumerate(_first_example(registered, dataset, path)):
                 if shapes[index] is None:
                     shapes[index] = _shape_of(part)
-        return DatasetFacts(_as_lists(shapes[0]), _as_lists(shapes[1]), supplied, sizes)
+        return DatasetFacts(_as_lists(shapes[0]), _as_lists(shapes[1]), supplied, sizes, notes_of(datasets))
 
 
 def _first_example(registered: Registered, dataset: Any, path: str) -> tuple[Any, Any]:

@@ -24,6 +24,7 @@ from synicix_core.training.build import (
     make_metrics,
     make_model,
     make_tier_loader,
+    notes_of,
     require_examples,
     resolve_device,
     trainer_arguments,
@@ -190,7 +191,12 @@ def _outcome(
         missing.append("model_class_params_history")
     if not hasattr(trainer, "best_epoch"):
         missing.append("best_epoch")
-    notes = [*context.notes, *(str(note) for note in getattr(trainer, "notes", ()))]
+    about = Path(spec.dataset_path).name
+    notes = [
+        *(f"{about}: {note}" for note in notes_of(datasets)),
+        *context.notes,
+        *(str(note) for note in getattr(trainer, "notes", ())),
+    ]
     if missing:
         notes.append(f"the trainer keeps no {', '.join(missing)}")
     if spec.device == "auto" and device.type == "cpu":

@@ -167,6 +167,14 @@ def test_check_tries_a_file_or_what_is_pending(pipeline, experiment, run, run_js
 
 
 @pytest.mark.database
+def test_check_prints_the_notes_of_a_combination_that_works(pipeline, experiment, run, monkeypatch):
+    from synicix_core.training import check
+
+    monkeypatch.setattr(check, "notes_of", lambda datasets: ("2 trials are left out",))
+    assert "     note: 2 trials are left out\n" in run("check", str(experiment), "--device", "cpu").stdout
+
+
+@pytest.mark.database
 def test_doctor_is_content_with_a_working_project(pipeline, project, run, run_json, monkeypatch):
     done, _ = insert_tasks(pipeline, trainings=[{"seed": 0}, {"seed": 1}])
     finish(pipeline, {done: 0.5})

@@ -11,9 +11,9 @@ import pytest
 
 from synicix_core.errors import DatasetError, ProviderNotFound, SynicixError
 from synicix_core.training.inspect_dataset import DatasetFacts, inspect_dataset
-from synicix_core.training.run import check_task
+from synicix_core.training.run import check_task, run_task
 from synicix_core.training.spec import Component
-from tests.training.toys import SIZES, nn_spec, toy_registry, toy_spec
+from tests.training.toys import SIZES, Recorder, nn_spec, toy_registry, toy_spec
 
 REGISTRY = toy_registry()
 
@@ -54,6 +54,17 @@ def test_an_unusable_dataset_is_refused_with_file_and_reason(name: str, params: 
     with pytest.raises(DatasetError, match=words) as caught:
         inspect(name, **params)
     assert caught.value.file == "/data/scan.h5"
+
+
+def test_notes_of_the_dataset_are_kept_once_and_other_warnings_are_passed_on(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    notes = ("2 trials of the train tier are left out", "2 trials of the test tier are left out")
+    assert inspect("Noted").notes == notes
+    assert check_task(toy_spec(tmp_path, dataset=Component("dataset", "toys/Noted", {})), REGISTRY).notes == notes
+    outcome = run_task(toy_spec(tmp_path, dataset=Component("dataset", "toys/Noted", {})), REGISTRY, Recorder())
+    assert outcome.notes[:2] == tuple(f"data: {note}" for note in notes)
+    assert {str(warning.message) for warning in recwarn} == {"the clock of the recording drifts"}
 
 
 def test_a_combination_is_tried_without_writing_a_file(tmp_path: Path) -> None:
