@@ -170,7 +170,7 @@ def test_check_tries_a_file_or_what_is_pending(pipeline, experiment, run, run_js
 def test_check_prints_the_notes_of_a_combination_that_works(pipeline, experiment, run, monkeypatch):
     from synicix_core.training import check
 
-    monkeypatch.setattr(check, "notes_of", lambda datasets: ("2 trials are left out",))
+    monkeypatch.setattr(check, "notes_of", lambda _: ("2 trials are left out",))
     assert "     note: 2 trials are left out\n" in run("check", str(experiment), "--device", "cpu").stdout
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -31,10 +32,18 @@ def watched(watcher: Callable[[int], object]) -> Iterator[None]:
         _WATCHER.reset(token)
 
 
+class _Opened(threading.local):
+    """What one thread has opened, and in which process it did."""
+
+    reader: Reader | None = None
+    process = 0
+
+
 class Access:
     """The arrays of a recording, with the stimulus scaled as asked.
 
-    The file is opened when something is first read, once in each process; the object can be sent to other processes.
+    The file is opened when something is first read, once in each thread of each process: readers seek. The object can be
+    sent to other processes.
 
     Parameters
     ----------
@@ -46,8 +55,7 @@ class Access:
     def __init__(self, recording: Recording, stimulus_scale: float = 1.0) -> None:
         self.recording = recording
         self.stimulus_scale = stimulus_scale
-        self._reader: Reader | None = None
-        self._process = 0
+        self._opened = _Opened()
 
     def shape(self, part: str) -> tuple[int, ...]:
         """Return the shape of one trial, without time, after scaling."""
@@ -76,10 +84,10 @@ class Access:
         return self._scaled(part, values)
 
     def close(self) -> None:
-        """Close the file; it opens again when it is needed."""
-        if self._reader is not None and self._process == os.getpid():
-            self._reader.close()
-        self._reader = None
+        """Close what this thread opened; it opens again when it is needed."""
+        if self._opened.reader is not None and self._opened.process == os.getpid():
+            self._opened.reader.close()
+        self._opened.reader = None
 
     def __enter__(self) -> Access:
         return self
@@ -87,17 +95,18 @@ class Access:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """Leave the open file out, so that the object can be sent to other processes."""
-        return {**self.__dict__, "_reader": None, "_process": 0}
+        return Access, (self.recording, self.stimulus_scale)
 
     def _read(self, part: str, read: Any) -> NDArray[Any]:
         try:
             # A handle that came along through a fork shares its file offset with the parent.
-            if self._reader is None or self._process != os.getpid():
-                self._reader = layout_of(self.recording).open(self.recording)
-                self._process = os.getpid()
-            values = np.asarray(read(self._reader))
+            opened = self._opened
+            if opened.reader is None or opened.process != os.getpid():
+                opened.reader = layout_of(self.recording).open(self.recording)
+                opened.process = os.getpid()
+            values = np.asarray(read(opened.reader))
             if (watcher := _WATCHER.get()) is not None:
                 watcher(values.nbytes)
             return values

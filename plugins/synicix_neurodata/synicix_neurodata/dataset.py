@@ -136,7 +136,10 @@ class NeuroDataDataset(Dataset[tuple[Inputs, Tensor]]):
         self.tier = tier
         self.mode = mode
         recording = self._recording = describe_recording(self.path, layout_params)
-        _check_numbers(self.path, stimulus_scale, validation_fraction, test_fraction)
+        if not 0 < stimulus_scale <= 1:
+            raise DatasetError(
+                f"stimulus_scale is {stimulus_scale}", file=self.path, why="it is a factor above 0 and at most 1"
+            )
         self._inputs, self._target = parts_of_mode(recording, mode)
         self._used = (*self._inputs.values(), self._target)
         neurons = (
@@ -290,10 +293,11 @@ class NeuroDataDataset(Dataset[tuple[Inputs, Tensor]]):
     def _batch(self, indices: NDArray[np.intp]) -> tuple[Inputs, Tensor]:
         if not self._fits:
             return self._read(indices)
-        if self._kept is None:
-            self._kept = self._read(np.arange(len(self)))
+        kept = self._kept
+        if kept is None:
+            kept = self._kept = self._read(np.arange(len(self)))
             self._examples.access.close()
-        inputs, targets = self._kept
+        inputs, targets = kept
         chosen = torch.from_numpy(indices)
         if isinstance(inputs, dict):
             return {name: part[chosen] for name, part in inputs.items()}, targets[chosen]
@@ -308,17 +312,6 @@ class NeuroDataDataset(Dataset[tuple[Inputs, Tensor]]):
 
 def _own_copy(values: NDArray[np.float32]) -> NDArray[np.float32] | float:
     return values.copy() if values.ndim else float(values)
-
-
-def _check_numbers(path: str, stimulus_scale: float, validation_fraction: float, test_fraction: float) -> None:
-    if not 0 < stimulus_scale <= 1:
-        raise DatasetError(f"stimulus_scale is {stimulus_scale}", file=path, why="it is a factor above 0 and at most 1")
-    if min(validation_fraction, test_fraction) < 0 or validation_fraction + test_fraction >= 1:
-        raise DatasetError(
-            f"validation_fraction is {validation_fraction} and test_fraction {test_fraction}",
-            file=path,
-            why="each is at least 0, and together they leave something for training",
-        )
 
 
 def _normalized_parts(recording: Recording, normalize: bool | Sequence[str]) -> Sequence[str]:

@@ -40,7 +40,8 @@ def select_neurons(
     Raises
     ------
     DatasetError
-        If the file does not tell, a value is unknown, nothing is left, or there are fewer than `max_neurons`.
+        If the file does not tell, a value is unknown, nothing is left, there are fewer than `max_neurons`, or the seed
+        is negative.
     """
     count = recording.shapes["responses"][0] if "responses" in recording.shapes else 0
     chosen = np.ones(count, dtype=bool)
@@ -62,6 +63,8 @@ def select_neurons(
                 why=f"there are {len(indices)} neurons to draw from",
                 hint=f"Set it to 1 to {len(indices)}, or leave it out.",
             )
+        if seed < 0:
+            raise DatasetError(f"neuron_seed is {seed}", file=recording.path, why="it is 0 or more")
         rng = np.random.default_rng(np.random.SeedSequence([seed, max_neurons]))
         indices = np.sort(rng.choice(indices, max_neurons, replace=False))
     return indices
@@ -78,15 +81,16 @@ def _matches(
             why=f"the recording does not tell their {column}; "
             f"it tells {', '.join(sorted(recording.neurons)) or 'nothing about them'}",
         )
-    wanted = np.asarray(values).astype(known.dtype if known.dtype.kind in "iu" else str)
-    known = known if known.dtype.kind in "iu" else known.astype(str)
-    missing = [value for value in wanted if value not in known]
+    # As Python's own numbers, of which none wraps around: unit ids are often uint16.
+    held = (known if known.dtype.kind in "iuf" else known.astype(str)).tolist()
+    wanted = list(values) if known.dtype.kind in "iuf" else [str(value) for value in values]
+    there, asked = set(held), set(wanted)
+    missing = [value for value in wanted if value not in there]
     if missing:
-        held = np.unique(known)
-        listed = ", ".join(str(value) for value in held[:10]) + (", …" if len(held) > 10 else "")
+        listed = ", ".join(str(value) for value in sorted(there)[:10]) + (", …" if len(there) > 10 else "")
         raise DatasetError(
             f"{parameter} names {', '.join(map(str, missing[:5]))}{', …' if len(missing) > 5 else ''}",
             file=recording.path,
             why=f"no neuron has that {column}; there are {listed}",
         )
-    return np.isin(known, wanted)
+    return np.array([value in asked for value in held])

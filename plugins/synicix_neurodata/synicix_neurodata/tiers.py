@@ -79,8 +79,10 @@ def assign_tiers(recording: Recording, split: Split) -> Tiers:
     Raises
     ------
     DatasetError
-        If `test_tiers` names a tier that the file does not have, or stimuli are too few to be split.
+        If `test_tiers` names a tier that the file does not have, a fraction or the seed makes no sense, or stimuli are
+        too few to be split.
     """
+    _check(recording, split)
     if recording.tiers is None:
         return _drawn(recording, split)
     names = list(recording.file_tiers())
@@ -107,6 +109,26 @@ def assign_tiers(recording: Recording, split: Split) -> Tiers:
         more = f"; test_tiers can name {', '.join(named)}" if named else ""
         test_notes = (f"there are no trials in the test tier, so there is no test score{more}",)
     return Tiers(rows, True, (*notes, *_leaks(recording, rows, split)), test_notes)
+
+
+def _check(recording: Recording, split: Split) -> None:
+    # Asked this way round, so that what is not a number is refused, too.
+    sensible = min(split.validation_fraction, split.test_fraction) >= 0
+    if not (sensible and split.validation_fraction + split.test_fraction < 1):
+        raise DatasetError(
+            f"validation_fraction is {split.validation_fraction} and test_fraction {split.test_fraction}",
+            file=recording.path,
+            why="each is at least 0, and together they leave something for training",
+        )
+    if split.seed < 0:
+        raise DatasetError(f"split_seed is {split.seed}", file=recording.path, why="it is 0 or more")
+    if recording.tiers is None and split.test_tiers:
+        raise DatasetError(
+            f"test_tiers names {', '.join(map(repr, split.test_tiers))}",
+            file=recording.path,
+            why="the file has no tiers",
+            hint="Leave test_tiers out: the recording is split by stimulus.",
+        )
 
 
 def _with_responses(recording: Recording, names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
