@@ -9,6 +9,7 @@ from synicix_neurodata.ceiling import single_trial_ceiling
 from synicix_neurodata.dataset import NeuroDataDataset
 from synicix_neurodata.population import behavior, draw_population, natural_images
 from synicix_neurodata.simulate import Simulation, recording_name, simulate_recording
+from synicix_neurodata.writers.choice import WRITTEN
 
 from synicix_core.errors import DatasetError, ParamsError
 
@@ -209,3 +210,8 @@ def test_settings_that_make_no_sense_are_told_together():
 def test_names_tell_sessions_apart():
     assert recording_name(1) != recording_name(2)
     assert recording_name(3).endswith(".h5")
+
+
+def test_recordings_of_all_layouts_can_lie_in_one_folder():
+    names = [recording_name(1, layout) for layout in WRITTEN]
+    assert len(set(names)) == len(names)

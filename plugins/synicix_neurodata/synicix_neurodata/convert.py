@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from synicix_core.errors import DatasetError
 from synicix_neurodata.access import Access
-from synicix_neurodata.layouts import LAYOUTS, describe_recording
+from synicix_neurodata.layouts import describe_recording, find_layout
 from synicix_neurodata.layouts.trial_columns import stimulus_identity
 from synicix_neurodata.recording import Recording
 from synicix_neurodata.writers import Plan
@@ -68,12 +68,12 @@ def converted_path(source: Path, output: Path) -> Path:
     """
     source = Path(source).absolute()
     if output.is_dir():
-        held = next((layout.name for layout in LAYOUTS if layout.recognises(output)), None)
+        held = find_layout(output)
         if held is not None and not _same_file(source, output):
             raise DatasetError(
                 "Nothing is converted",
                 file=str(output),
-                why=f"this folder is another recording ({held})",
+                why=f"this folder is another recording ({held.name})",
                 hint="Name another file or folder as OUTPUT.",
             )
         name = source.stem if source.suffix.lower() in _FILE_SUFFIXES else source.name

@@ -23,7 +23,7 @@ from synicix_neurodata.neurons import select_neurons
 from synicix_neurodata.recording import PARTS, Recording
 from synicix_neurodata.statistics import Normalization, normalization, summarise
 from synicix_neurodata.tiers import Split, assign_tiers
-from synicix_neurodata.usable import parts_of_mode, usable_rows
+from synicix_neurodata.usable import check_responses_vary, parts_of_mode, usable_rows
 
 __all__ = ["NeuroDataDataset"]
 
@@ -142,17 +142,8 @@ class NeuroDataDataset(Dataset[tuple[Inputs, Tensor]]):
             )
         self._inputs, self._target = parts_of_mode(recording, mode)
         self._used = (*self._inputs.values(), self._target)
-        neurons = (
-            select_neurons(
-                recording,
-                areas=areas,
-                layers=layers,
-                unit_ids=unit_ids,
-                max_neurons=max_neurons,
-                seed=neuron_seed,
-            )
-            if "responses" in self._used
-            else None
+        neurons = select_neurons(
+            recording, areas=areas, layers=layers, unit_ids=unit_ids, max_neurons=max_neurons, seed=neuron_seed
         )
         self._split = Split(tuple(test_tiers), stimulus_id, validation_fraction, test_fraction, split_seed)
         tiers = assign_tiers(recording, self._split)
@@ -161,6 +152,7 @@ class NeuroDataDataset(Dataset[tuple[Inputs, Tensor]]):
         told = {"train": (*recording.notes, *tiers.notes), "test": tiers.test_notes}
         self.notes: tuple[str, ...] = (*told.get(tier, ()), *broken_notes)
         self._train_rows = rows["train"]
+        check_responses_vary(recording, self._train_rows, neurons)
         clips: Clips | None = None
         if recording.is_movie:
             every = np.concatenate(list(rows.values()))
@@ -258,8 +250,9 @@ class NeuroDataDataset(Dataset[tuple[Inputs, Tensor]]):
             ``normalization``: ``{part: {"subtract": …, "divide": …}}``, numbers for the stimulus, else float32 arrays
             (columns,); parts that are not normalised are missing. ``stimulus_scale``: as set. ``neurons``: which rows of
             the recording's responses are used, int64 (neurons,), missing where all are; ``unit_ids``, int64 (neurons,),
-            where the file tells them. ``noise_ceiling``, where the file states it and all neurons are used: by metric
-            (``single_trial_correlation``, and of images ``correlation``), the highest mean on the test tier.
+            where the file tells them. ``noise_ceiling``, where the file states it, all neurons are used and no
+            `test_tiers` are named: by metric (``single_trial_correlation``, and of images ``correlation``), the highest
+            mean on the test tier.
         """
         neurons, scale = self._examples.neurons, self._examples.access.stimulus_scale
         # The stimulus is centred and responses never are, but raw fluorescence can be negative as it is.
@@ -280,7 +273,8 @@ class NeuroDataDataset(Dataset[tuple[Inputs, Tensor]]):
         units = self._recording.neurons.get("unit_ids")
         if "responses" in self._used and units is not None and units.dtype.kind in "iu" and units.ndim == 1:
             params["unit_ids"] = (units if neurons is None else units[neurons]).astype(np.int64)
-        if self.mode in self._recording.noise_ceiling and neurons is None:
+        # Of other test tiers the file says nothing.
+        if self.mode in self._recording.noise_ceiling and neurons is None and not self._split.test_tiers:
             # The core's correlation treats each frame of a movie as a unit of its own.
             names = ["single_trial_correlation", *([] if self._recording.is_movie else ["correlation"])]
             params["noise_ceiling"] = dict.fromkeys(names, self._recording.noise_ceiling[self.mode])

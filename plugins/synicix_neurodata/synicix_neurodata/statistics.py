@@ -151,14 +151,14 @@ def normalization(
     Raises
     ------
     DatasetError
-        If stimulus or responses of the training tier never change.
+        If the stimulus of the training tier never changes.
     """
     summary = summarise(recording, part, rows, stimulus_scale)
-    if part in ("stimulus", "responses") and not summary.std.any():
+    if part == "stimulus" and not summary.std.any():
         raise DatasetError(
-            f"The {part} cannot be normalised",
+            "The stimulus cannot be normalised",
             file=recording.path,
-            why=f"all values of the {part} in the {summary.trials} trials of the training tier are the same",
+            why=f"all its values in the {summary.trials} trials of the training tier are the same",
             hint="Check how the file was made.",
         )
     centred = part in ("stimulus", "pupil_center")

@@ -12,7 +12,7 @@ from synicix_neurodata.recording import Recording
 from synicix_neurodata.statistics import summarise
 from synicix_neurodata.tiers import Tiers
 
-__all__ = ["MODES", "parts_of_mode", "usable_rows"]
+__all__ = ["MODES", "check_responses_vary", "parts_of_mode", "usable_rows"]
 
 MODES: dict[str, tuple[dict[str, str], str]] = {
     "stimulus-encoding": ({"stimulus": "stimulus"}, "responses"),
@@ -110,6 +110,34 @@ def usable_rows(
             why=f"the responses of all its {len(rows[tier])} trials are zero",
         )
     return rows, tuple(notes)
+
+
+def check_responses_vary(recording: Recording, train: NDArray[np.intp], neurons: NDArray[np.intp] | None) -> None:
+    """Refuse neurons of which nothing can be learnt.
+
+    Parameters
+    ----------
+    recording : Recording
+    train : ndarray of intp
+        Trials of the training tier.
+    neurons : ndarray of intp, optional
+        Those that are used; None for all.
+
+    Raises
+    ------
+    DatasetError
+        If each of them responds the same in all these trials.
+    """
+    spread = summarise(recording, "responses", train).std
+    used = spread if neurons is None else spread[neurons]
+    if not used.any():
+        which = "every neuron" if neurons is None else f"each of the {len(used)} neurons that are used"
+        raise DatasetError(
+            "The responses never change",
+            file=recording.path,
+            why=f"{which} responds the same in all {len(train)} trials of the training tier",
+            hint="Check how the file was made." if neurons is None else "Choose other neurons.",
+        )
 
 
 def _check_count(recording: Recording, tier: str, rows: NDArray[np.intp]) -> None:

@@ -6,7 +6,8 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,15 @@ from synicix_neurodata.layouts.open_retina import OPEN_RETINA
 from synicix_neurodata.layouts.static_hdf5 import STATIC_HDF5
 from synicix_neurodata.recording import Layout, Recording
 
-__all__ = ["LAYOUTS", "describe_recording", "layout_of"]
+__all__ = ["LAYOUTS", "describe_recording", "find_layout", "layout_of"]
 
 LAYOUTS: tuple[Layout, ...] = (NWB, EXPERANTO, OPEN_RETINA, MOVIE_HDF5, STATIC_HDF5, MOVIE_TREE, STATIC_TREE)
 """Every layout that can be read. The first that recognises a path is taken."""
 
 _FEW_FILES = 200
+
+_MOST_FOLDERS = 1000
+"""No recording has as many; what has is only looked at as far as that."""
 
 
 def describe_recording(path: str | Path, options: Mapping[str, Any] | None = None) -> Recording:
@@ -53,7 +57,33 @@ def describe_recording(path: str | Path, options: Mapping[str, Any] | None = Non
             why=f"{error.strerror or error}" + (f": {error.filename}" if error.filename != str(place) else ""),
             hint="Check its name.",
         ) from error
-    return _describe(str(place), identity, json.dumps(dict(options or {}), sort_keys=True))
+    try:
+        said = json.dumps(dict(options or {}), sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise DatasetError(
+            "layout_params cannot be used",
+            file=str(place),
+            why=f"{error}; values are texts, numbers, booleans, lists and tables",
+        ) from error
+    return _describe(str(place), identity, said)
+
+
+def find_layout(place: Path) -> Layout | None:
+    """Return the layout of a file or folder that exists, told by its content; None for any other.
+
+    Raises
+    ------
+    DatasetError
+        If what is in it makes a library fail.
+    """
+    # Opening a pipe would wait for ever.
+    if not place.is_file() and not place.is_dir():
+        return None
+    for layout in LAYOUTS:
+        with _told_which_file(place, layout):
+            if layout.recognises(place):
+                return layout
+    return None
 
 
 def layout_of(recording: Recording) -> Layout:
@@ -64,7 +94,7 @@ def layout_of(recording: Recording) -> Layout:
 @functools.lru_cache(maxsize=256)
 def _describe(path: str, identity: tuple[int, ...], options: str) -> Recording:
     place, said = Path(path), json.loads(options)
-    layout = next((layout for layout in LAYOUTS if layout.recognises(place)), None)
+    layout = find_layout(place)
     if layout is None:
         raise _unknown(place)
     unknown = sorted(set(said) - set(layout.options))
@@ -75,19 +105,25 @@ def _describe(path: str, identity: tuple[int, ...], options: str) -> Recording:
             file=path,
             why=f"this is a recording in the layout {layout.name}; {known}",
         )
-    try:
+    with _told_which_file(place, layout):
         described = layout.describe(place, said)
+    return dataclasses.replace(described, identity=identity, options=options)
+
+
+@contextmanager
+def _told_which_file(place: Path, layout: Layout) -> Iterator[None]:
+    """Tell the user which file it was, whatever a damaged or hostile one makes a library raise."""
+    try:
+        yield
     except SynicixError:
         raise
     except Exception as error:
-        # Whatever a damaged or hostile file makes a library raise, the user is told which file it was.
         raise DatasetError(
             f"The recording cannot be understood as {layout.name}",
-            file=path,
+            file=str(place),
             why=f"{type(error).__name__}: {error}",
             hint="Check that the file is whole; docs/neurodata.md describes the layouts.",
         ) from error
-    return dataclasses.replace(described, identity=identity, options=options)
 
 
 def _identity(place: Path) -> tuple[int, ...]:
@@ -98,14 +134,29 @@ def _identity(place: Path) -> tuple[int, ...]:
     """
     status = place.stat()
     numbers = [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns]
-    for folder, folders, files in os.walk(place):
+    seen = set()
+    for folder, folders, files in os.walk(place, followlinks=True):
+        status = Path(folder).stat()
+        # A link may lead back to a folder that holds it, or to the root of all.
+        if (status.st_dev, status.st_ino) in seen or len(seen) == _MOST_FOLDERS:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
         folders.sort()
-        numbers += [len(files), Path(folder).stat().st_mtime_ns]
+        numbers += [len(files), status.st_mtime_ns]
         if len(files) <= _FEW_FILES:
             for name in sorted(files):
-                status = (Path(folder) / name).stat()
-                numbers += [status.st_size, status.st_mtime_ns]
+                numbers += _state(Path(folder) / name)
     return tuple(numbers)
+
+
+def _state(file: Path) -> tuple[int, int]:
+    try:
+        status = file.stat()
+    except OSError:
+        # A link that leads nowhere, as some editors leave behind; whoever needs it says so.
+        status = file.lstat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _unknown(place: Path) -> DatasetError:
@@ -114,6 +165,8 @@ def _unknown(place: Path) -> DatasetError:
     if place.is_dir():
         names = sorted(child.name for child in place.iterdir())
         held = f"the folder holds {', '.join(names[:12]) or 'nothing'}{', …' if len(names) > 12 else ''}"
+    elif not place.is_file():
+        held = "it is neither a file nor a folder"
     elif is_hdf5(place):
         held = f"the file is HDF5 and holds {top_level(place)}"
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,20 @@ __all__ = ["bad_experiment", "has_modality", "read_mapping", "stated_integer", "
 _LARGEST = 256 * 2**20
 """Bytes of a file of this kind; a megabyte describes thousands of trials."""
 
+_DEEPEST, _MOST_VALUES = 50, 2**22
+"""Of a file that names a value once and uses it again, which may stand for more than any memory holds."""
+
 # The C library reads ten times faster, which counts with a file for each trial; some builds of PyYAML lack it.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_SafeLoader):  # type: ignore[misc]  # which of the two it is is known only at run time
+    """Makes plain values; refuses ``<<``, which can double a mapping with each line."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(None, None, "mappings are not merged", key.start_mark)
 
 
 def read_mapping(recording: Path, name: str) -> dict[str, Any]:
@@ -31,7 +44,11 @@ def read_mapping(recording: Path, name: str) -> dict[str, Any]:
     """
     place = recording / name
     try:
-        size = place.stat().st_size
+        status = place.stat()
+        size = status.st_size
+        if not stat.S_ISREG(status.st_mode):
+            # Opening a pipe would wait for ever.
+            raise bad_experiment(recording, f"'{name}' is not a file")
         if size > _LARGEST:
             raise bad_experiment(recording, f"'{name}' has {size} bytes, too many to describe an experiment")
         content = place.read_bytes()
@@ -42,7 +59,9 @@ def read_mapping(recording: Path, name: str) -> dict[str, Any]:
         raise bad_experiment(recording, f"'{name}' cannot be read ({error.strerror or error})") from error
     try:
         # Either loader is a safe one: it makes plain values only.
-        read = json.loads(content) if name.endswith(".json") else yaml.load(content, _LOADER)
+        read = json.loads(content) if name.endswith(".json") else yaml.load(content, _Loader)
+        if b"*" in content and not name.endswith(".json") and _values(read, 0) > _MOST_VALUES:
+            raise ValueError("it uses the same values again and again, and stands for millions")
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         told = " ".join(str(error).split())
         raise bad_experiment(recording, f"'{name}' is not {_kind(name)} ({told[:200]})") from error
@@ -55,10 +74,28 @@ def read_mapping(recording: Path, name: str) -> dict[str, Any]:
 def has_modality(folder: Path) -> bool:
     """Tell by a short look whether a folder is one of experanto's devices."""
     try:
-        with (folder / "meta.yml").open("rb") as file:
+        place = folder / "meta.yml"
+        # Opening a pipe would wait for ever.
+        if not place.is_file():
+            return False
+        with place.open("rb") as file:
             return b"modality" in file.read(65536)
     except OSError:
         return False
+
+
+def _values(value: object, depth: int) -> int:
+    """Return how many values there are, written out; counting ends soon after there are too many."""
+    if not isinstance(value, dict | list):
+        return 1
+    if depth > _DEEPEST:
+        return _MOST_VALUES + 1
+    count = 1
+    for one in value.values() if isinstance(value, dict) else value:
+        count += _values(one, depth + 1)
+        if count > _MOST_VALUES:
+            break
+    return count
 
 
 def stated_number(recording: Path, name: str, said: Mapping[str, Any], key: str) -> float:

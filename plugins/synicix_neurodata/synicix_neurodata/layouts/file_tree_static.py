@@ -21,7 +21,7 @@ from synicix_neurodata.layouts.file_tree import (
     read_trials,
 )
 from synicix_neurodata.layouts.file_tree_meta import bad_tree, read_noise_ceiling, read_table
-from synicix_neurodata.layouts.npy import array_of
+from synicix_neurodata.layouts.npy import NUMBERS, array_of
 from synicix_neurodata.layouts.tree_files import TreeFiles, open_tree
 from synicix_neurodata.layouts.trial_columns import stimulus_identity
 from synicix_neurodata.recording import Layout, Reader, Recording
@@ -98,7 +98,10 @@ class _StaticReader:
         values, shape = array_of(name, self._files.read(name)), self._shapes[part]
         # A grey image may have no axis of channels.
         if values.shape == shape[1:] and part == "stimulus":
-            return values[None]
+            values = values[None]
+        # At a description files of one size share the header of the first, and complex numbers may have its size.
+        if values.dtype.kind not in NUMBERS:
+            raise ValueError(f"'{name}' holds {values.dtype} values, not numbers")
         if values.shape != shape:
             raise ValueError(f"'{name}' has shape {values.shape}, and by trial 0 it should be {shape}")
         return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,9 @@ _SLAB_BYTES = 16 * 2**20
 def is_hdf5(path: Path) -> bool:
     """Tell whether a file starts as HDF5 files do; a file that is cut off does so too."""
     try:
+        # Opening a pipe would wait for ever.
+        if not path.is_file():
+            return False
         with path.open("rb") as file:
             return file.read(len(_SIGNATURE)) == _SIGNATURE
     except OSError:
@@ -89,7 +93,8 @@ def get_array(file: h5py.File, name: str) -> h5py.Dataset | None:
         raise bad_layout(file, f"'{name}' is a group, not an array")
     if item.external or item.is_virtual:
         raise bad_layout(file, f"the values of '{name}' are in another file, which is never followed")
-    claimed = item.size * item.dtype.itemsize if item.shape is not None else 0
+    # Not `item.size`, which counts in 64 bits and so takes some absurd shapes for small ones.
+    claimed = math.prod(item.shape) * item.dtype.itemsize if item.shape is not None else 0
     size = Path(file.filename).stat().st_size
     if claimed > _LARGEST_EXPANSION * size + _ALWAYS_ALLOWED:
         raise bad_layout(file, f"'{name}' claims {claimed:.1e} bytes (shape {item.shape}) in a file of {size:.1e}")
@@ -166,7 +171,7 @@ def read_columns(file: h5py.File, group: str, length: int) -> dict[str, NDArray[
         if isinstance(file.get(path, getlink=True), h5py.HardLink) and isinstance(file[path], h5py.Dataset):
             array = get_array(file, path)
             text = h5py.check_string_dtype(array.dtype) is not None if array is not None else False
-            if array is not None and array.shape[:1] == (length,) and (text or array.dtype.kind in "fiub"):
+            if array is not None and (array.shape or ())[:1] == (length,) and (text or array.dtype.kind in "fiub"):
                 found[name] = read_values(array)
     return found
 

@@ -77,7 +77,8 @@ def _recognises(path: Path) -> bool:
     try:
         with open_for_reading(path) as file:
             named = any(file.get(name, getlink=True) is not None for name in ("inputs", "eye_position"))
-            return named or (_is_group(file, "responses") and "images" not in file)
+            # Not `in`, which follows a link into another file.
+            return named or (_is_group(file, "responses") and file.get("images", getlink=True) is None)
     except (OSError, RuntimeError):
         return False
 

@@ -111,9 +111,9 @@ def looks_like_nwb(path: Path) -> bool:
         return False
     try:
         with open_for_reading(path) as file:
-            return (
-                "nwb_version" in file.attrs or "nwb_version" in file or _text(file.attrs, "neurodata_type") == "NWBFile"
-            )
+            # Not `in`, which follows a link into another file.
+            old = isinstance(file.get("nwb_version", getlink=True), h5py.HardLink)
+            return old or "nwb_version" in file.attrs or _text(file.attrs, "neurodata_type") == "NWBFile"
     except (OSError, RuntimeError):
         return False
 
@@ -186,9 +186,8 @@ def bad_nwb(path: str, why: str, hint: str = "docs/neurodata.md tells what is re
 
 
 def _check_version(file: h5py.File) -> None:
-    version = _text(file.attrs, "nwb_version") or (
-        str(np.ravel(read_values(file["nwb_version"]))[0]) if isinstance(file.get("nwb_version"), h5py.Dataset) else ""
-    )
+    old = None if "nwb_version" in file.attrs else get_array(file, "nwb_version")
+    version = _text(file.attrs, "nwb_version") if old is None else str(np.ravel(read_values(old))[0])
     if version.removeprefix("NWB-").startswith(("0", "1")):
         raise bad_nwb(
             file.filename,

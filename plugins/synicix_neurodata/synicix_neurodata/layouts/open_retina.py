@@ -77,7 +77,9 @@ def _has_responses(session: Path) -> bool:
 
 def _session_files(folder: Path) -> list[Path]:
     return sorted(
-        child for child in folder.iterdir() if child.suffix in _SESSION_SUFFIXES and not child.name.startswith(".")
+        child
+        for child in folder.iterdir()
+        if child.suffix in _SESSION_SUFFIXES and not child.name.startswith(".") and child.is_file()
     )
 
 
@@ -100,7 +102,8 @@ def _describe(path: Path, options: Mapping[str, Any]) -> Recording:
             raise bad_layout(file, f"it has no array whose name begins with '{RESPONSES}'")
         names = chosen.of(with_responses, path)
         responses = {name: _shape(file, RESPONSES + name, axes=2) for name in names}
-        inside = frozenset(name for name in names if _STIMULUS + name in file)
+        # Not `in`, which follows a link into another file.
+        inside = frozenset(name for name in names if file.get(_STIMULUS + name, getlink=True) is not None)
         stimuli = {
             name: _shape(file, _STIMULUS + name, axes=4) if name in inside else _outside(path, outside, name)
             for name in names

@@ -90,13 +90,14 @@ def read_noise_ceiling(file: h5py.File) -> dict[str, float]:
     DatasetError
         If one is no correlation above 0.
     """
-    if get_group(file, "simulation/noise_ceiling") is None:
-        return {}
-    stated = file["simulation/noise_ceiling"]
-    ceilings = {mode: float(stated[mode].attrs["mean"]) for mode in stated}
-    for mode, ceiling in ceilings.items():
-        if not 0 < ceiling <= 1:
-            raise bad_layout(file, f"the noise ceiling for {mode} is {ceiling}, expected 0 < ceiling <= 1")
+    group = get_group(file, "simulation/noise_ceiling")
+    ceilings = {}
+    for mode in group if group is not None else ():
+        array = get_array(file, f"simulation/noise_ceiling/{mode}")
+        stated = None if array is None else array.attrs.get("mean")
+        if not isinstance(stated, np.integer | np.floating) or not 0 < stated <= 1:
+            raise bad_layout(file, f"the noise ceiling for {mode} is {stated!r:.60}, expected 0 < ceiling <= 1")
+        ceilings[mode] = float(stated)
     return ceilings
 
 

@@ -67,6 +67,9 @@ def open_tree(path: str | Path) -> TreeFiles:
 def is_zip(path: Path) -> bool:
     """Tell whether a file starts as zip files do; one that is cut off does so too."""
     try:
+        # Opening a pipe would wait for ever.
+        if not path.is_file():
+            return False
         with path.open("rb") as file:
             return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
     except OSError:
@@ -97,7 +100,7 @@ class FolderFiles:
                 status = entry.stat()
                 if not stat.S_ISREG(status.st_mode):
                     # Opening a pipe would wait for ever.
-                    raise ValueError(f"'{folder}/{entry.name}' is not a file")
+                    raise ValueError(f"'{Path(folder, entry.name)}' is not a file")
                 sizes[entry.name] = status.st_size
         return sizes
 

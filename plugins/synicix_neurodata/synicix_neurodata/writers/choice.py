@@ -80,7 +80,7 @@ WRITTEN = {
             ".nwb",
         ),
         WrittenLayout(
-            "nwb-units", "one NWB file, an image per trial, spike times", "nwb:NwbUnitsWriter", False, "static", ".nwb"
+            "nwb-units", "one NWB file, an image per trial, spike times", "nwb:NwbUnitsWriter", False, "units", ".nwb"
         ),
         WrittenLayout(
             "nwb-movie", "one NWB file, a clip per trial, traces of cells", "nwb:NwbMovieWriter", True, "movies", ".nwb"
@@ -98,7 +98,7 @@ WRITTEN = {
             "experanto's folder, a video per trial and signals at its frame rate",
             "experanto:ExperantoWriter",
             True,
-            "experanto",
+            "experanto-movies",
             "",
         ),
     )
