@@ -52,6 +52,11 @@ def test_whole_trials_need_one_length_in_all_tiers():
         cut([6, 9], None, None, rows=[0])
 
 
+def test_a_stride_of_whole_trials_makes_no_sense():
+    with pytest.raises(DatasetError, match=r"clip_stride is 2.*without clip_frames.*Set clip_frames, too"):
+        cut([6, 6], None, 2)
+
+
 def test_trials_shorter_than_a_clip_are_left_out_and_said():
     clips = cut([6, 2], 4, None)
     assert clips.trial.tolist() == [0]

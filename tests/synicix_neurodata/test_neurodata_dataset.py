@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import pickle
 import stat
+import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synicix_neurodata.dataset import NeuroDataDataset
 from synicix_neurodata.layouts import describe_recording
+from synicix_neurodata.simulate import Simulation, recording_name, simulate_recording
 from torch.utils.data import DataLoader, default_collate
 
 from synicix_core.errors import DatasetError
@@ -200,7 +203,10 @@ def test_the_model_is_told_whether_targets_can_be_negative(tmp_path):
     path = write(tmp_path / "counts.h5")
     fluorescence = write(tmp_path / "fluorescence.h5", responses=arrays()["responses"] - 1)
     assert NeuroDataDataset(path, "validation").get_additional_model_params()["nonnegative_output"] is True
-    for dataset in (NeuroDataDataset(path, "validation", mode="decoding"), NeuroDataDataset(fluorescence, "train")):
+    for dataset in (
+        NeuroDataDataset(path, "validation", mode="decoding"),
+        NeuroDataDataset(fluorescence, "validation"),
+    ):
         assert dataset.get_additional_model_params()["nonnegative_output"] is False
 
 
@@ -211,6 +217,9 @@ def test_the_noise_ceiling_is_given_for_the_mode_that_the_file_states_it_for(tmp
         file["simulation/noise_ceiling/full-encoding"].attrs["mean"] = 0.7
     params = NeuroDataDataset(path, "train", mode="full-encoding").get_additional_model_params()
     assert params["noise_ceiling"] == {"correlation": 0.7, "single_trial_correlation": 0.7}
+    # The file says it of its test tier and of no other.
+    other = NeuroDataDataset(path, "train", mode="full-encoding", test_tiers=("validation",))
+    assert "noise_ceiling" not in other.get_additional_model_params()
     assert "noise_ceiling" not in NeuroDataDataset(path, "train").get_additional_model_params()
 
 
@@ -295,10 +304,29 @@ def test_worker_processes_read_the_same(path, method, limit):
 def test_a_forked_process_opens_its_own_file(path, monkeypatch):
     dataset = NeuroDataDataset(path, "train", memory_limit_mb=0)
     dataset[0]
-    parents = dataset._examples.access._reader
+    parents = dataset._examples.access._opened.reader
     monkeypatch.setattr(os, "getpid", lambda: -1)
     dataset[0]
-    assert dataset._examples.access._reader is not parents
+    assert dataset._examples.access._opened.reader is not parents
+
+
+@pytest.mark.parametrize("limit", [0, 512])
+@pytest.mark.parametrize("layout", ["static-hdf5", "static-tree-zip"])
+def test_threads_read_what_one_alone_reads(tmp_path, layout, limit):
+    place = tmp_path / recording_name(1, layout)
+    simulate_recording(place, Simulation(neurons=4, images=30, test_images=2, image_shape=(8, 12)), layout=layout)
+    inputs, targets = NeuroDataDataset(place, "train").tensors()
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(4):
+            dataset = NeuroDataDataset(place, "train", memory_limit_mb=limit)
+            with ThreadPoolExecutor(8) as pool:
+                items = list(pool.map(dataset.__getitem__, range(len(dataset))))
+            assert torch.equal(torch.stack([image for image, _ in items]), inputs)
+            assert torch.equal(torch.stack([response for _, response in items]), targets)
+    finally:
+        sys.setswitchinterval(before)
 
 
 def refused(path, *words, tier="train", **params):
@@ -344,7 +372,7 @@ def test_a_file_that_was_cut_off(path, tmp_path):
         ({"responses": None, "responses/a": np.zeros(3)}, ["'responses' is a group"]),
         ({"images": None}, ["no stimulus", "behavior-encoding"]),
         ({"images": np.zeros((TRIALS, 1, 4, 6))}, ["The stimulus cannot be normalised", "the same"]),
-        ({"responses": np.ones((TRIALS, 2))}, ["The responses cannot be normalised", "the same"]),
+        ({"responses": np.ones((TRIALS, 2))}, ["The responses never change", "every neuron", "the same"]),
         (
             {"tiers": np.where(TIERS == "train", "exercise", TIERS).astype("S")},
             ["train tier", "exercise 12", "at least 2"],
@@ -353,6 +381,29 @@ def test_a_file_that_was_cut_off(path, tmp_path):
 )
 def test_layouts_that_are_wrong(tmp_path, changes, words):
     refused(write(tmp_path / "r.h5", **changes), *words)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_neurons_of_which_none_responds_are_refused_with_or_without_normalisation(tmp_path, normalize):
+    responses = arrays()["responses"]
+    responses[:, [1, 3]] = 0
+    path = write(tmp_path / "r.h5", **{"responses": responses, "neurons/unit_ids": np.arange(NEURONS)})
+    assert len(NeuroDataDataset(path, "train", normalize=normalize, unit_ids=(1, 2))) == 12
+    words = "The responses never change", "each of the 2 neurons that are used", "all 12 trials"
+    refused(path, *words, normalize=normalize, unit_ids=(1, 3))
+    refused(write(tmp_path / "c.h5", responses=np.ones((TRIALS, 2))), "every neuron", normalize=normalize)
+
+
+def test_negative_responses_are_said_because_no_rate_is(tmp_path):
+    responses = arrays()["responses"]
+    responses[TIERS == "train", 2] -= 9
+    path = write(tmp_path / "r.h5", **{"responses": responses, "neurons/unit_ids": np.arange(NEURONS)})
+    with pytest.warns(
+        UserWarning, match=r"1 of 5 neurons are negative in places \(down to -7.9\).*PoissonLoss.*MSELoss"
+    ):
+        NeuroDataDataset(path, "train")
+    for tier, params in (("train", {"unit_ids": (0, 1)}), ("train", {"mode": "decoding"}), ("validation", {})):
+        assert NeuroDataDataset(path, tier, **params).notes == ()
 
 
 def test_the_message_says_which_modes_the_file_can_serve(tmp_path):

@@ -100,6 +100,20 @@ def test_feve_is_one_for_the_truth_and_zero_for_the_mean(mean_rate, repeats, mar
     assert kept == pytest.approx((p.S / (p.S + p.E) >= 0.15).sum(), abs=8)
 
 
+def test_who_knows_what_differs_between_repeats_has_a_feve_above_one():
+    p = Population(5.0, 10)
+    rng = np.random.default_rng(1)
+    gain = np.exp(0.4 * rng.standard_normal((len(p.ids), 1)) - 0.08)
+    counts = rng.poisson(p.rates * gain).astype(np.float32)
+    total = (p.S + p.E**2) * np.exp(0.16) - p.E**2 + p.E
+    seen, explainable = total - p.E, p.S
+    kept = explainable / total >= 0.15
+    assert score(FEVE(), p.rates, counts, p.ids) == pytest.approx(1, abs=0.03)
+    everything = score(FEVE(), p.rates * gain, counts, p.ids)
+    assert everything == pytest.approx((seen / explainable)[kept].mean(), rel=0.1)
+    assert everything > 1.1
+
+
 def test_where_no_neuron_is_reliable_there_is_no_feve_and_the_count_says_so():
     p = Population(0.02, 10, neurons=20)
     p.counts[:] = np.random.default_rng(1).poisson(0.5, p.counts.shape)

@@ -362,6 +362,18 @@ def test_behaviour_is_standardised_by_all_that_was_seen_in_training_also_one_tri
     assert torch.equal(gain.mean, seen)
 
 
+def test_the_unit_of_behaviour_does_not_matter_and_what_never_changes_is_not_blown_up():
+    metres = 3e-3 + 1e-4 * torch.randn(64, 1)
+    gains = []
+    for factor in (1.0, 1e6):
+        gain = BehaviorGain({"behavior": 2}, 1)
+        torch.nn.init.ones_(gain.weight)
+        values = torch.cat([metres * factor, torch.full((64, 1), 61.7)], dim=1)
+        gains.append(gain({"behavior": values}, None).detach())
+    torch.testing.assert_close(gains[0], gains[1], rtol=1e-3, atol=1e-3)
+    assert gains[0].log().std() == pytest.approx(1, abs=0.25)
+
+
 def test_behaviour_of_a_movie_acts_frame_by_frame_and_what_has_no_frames_on_all():
     shape = {"stimulus": MOVIES, "behavior": (2, 7), "pupil_center": (2,)}
     model = linear(shape, COURSES, nonnegative_output=True).eval()

@@ -15,7 +15,7 @@ from tests.synicix_neurodata.recordings import static_recording
 
 @pytest.fixture
 def path(tmp_path):
-    return static_recording(tmp_path / "r.h5")
+    return static_recording(tmp_path / "r.h5", **{"neurons/unit_ids": np.arange(10, 16, dtype="u2")})
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,13 @@ def test_neurons_are_chosen_by_what_is_known_of_them(path, params, units):
     np.testing.assert_array_equal(supplied["unit_ids"], units)
     np.testing.assert_array_equal(supplied["neurons"], columns)
     assert supplied["normalization"]["responses"]["divide"].shape == (len(units),)
+
+
+@pytest.mark.parametrize("dtype", ["u2", "i8", "f8", "S4"])
+def test_unit_ids_are_compared_as_numbers_or_as_text(tmp_path, dtype):
+    path = static_recording(tmp_path / "r.h5", **{"neurons/unit_ids": np.arange(10, 16).astype(dtype)})
+    dataset = NeuroDataDataset(path, "train", unit_ids=(15, 10))
+    np.testing.assert_array_equal(dataset.get_additional_model_params()["neurons"], [0, 5])
 
 
 def test_a_subset_is_drawn_by_its_own_seed_and_draws_of_two_sizes_are_not_nested(tmp_path):
@@ -67,6 +74,10 @@ def test_in_decoding_the_chosen_neurons_are_the_input(path):
     [
         ({"areas": ("V2",)}, r"areas names V2.*LM, V1"),
         ({"unit_ids": (3,)}, r"unit_ids names 3.*10, 11"),
+        # In uint16, as files hold unit ids, this is 10.
+        ({"unit_ids": (65546,)}, r"unit_ids names 65546.*10, 11"),
+        ({"unit_ids": (-65526,)}, r"unit_ids names -65526.*10, 11"),
+        ({"max_neurons": 2, "neuron_seed": -1}, r"neuron_seed is -1.*0 or more"),
         ({"areas": ("LM",), "unit_ids": (10,)}, r"No neuron is left.*areas = \['LM'\]"),
         ({"max_neurons": 7}, r"max_neurons is 7.*6 neurons"),
         ({"max_neurons": 0}, r"max_neurons is 0"),
@@ -96,6 +107,10 @@ def test_scaling_averages_the_area_of_each_new_pixel(path):
     assert half.input_shape == (1, 4, 6)
     blocks = whole.reshape(-1, 1, 4, 2, 6, 2).mean((3, 5))
     torch.testing.assert_close(half.tensors()[0], blocks, rtol=1e-5, atol=1e-4)
+    # 8 pixels become 3, and 12 become 5: those on a border count in part on either side.
+    odd = NeuroDataDataset(path, "train", normalize=False, stimulus_scale=0.4)
+    fine = whole.repeat_interleave(3, 2).repeat_interleave(5, 3).reshape(-1, 1, 3, 8, 5, 12).mean((3, 5))
+    torch.testing.assert_close(odd.tensors()[0], fine, rtol=1e-5, atol=1e-4)
     # Averaging lowers contrast: the statistics are those of what the model sees.
     seen = NeuroDataDataset(path, "train", stimulus_scale=0.5).tensors()[0]
     assert seen.std().item() == pytest.approx(1, abs=1e-3)

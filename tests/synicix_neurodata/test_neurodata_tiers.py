@@ -129,15 +129,27 @@ def test_a_column_can_say_what_the_stimulus_was(tmp_path):
         NeuroDataDataset(path, "train", stimulus_id="colour")
 
 
+def test_trials_of_which_the_column_says_nothing_are_stimuli_of_their_own(tmp_path):
+    objects = np.where(np.arange(TRIALS) % 2, np.arange(TRIALS) % 8, np.nan)
+    path = static_recording(tmp_path / "r.h5", tiers=None, **{"item_info/object": objects})
+    tiers = {tier: ids_of(path, tier, stimulus_id="object") for tier in ("train", "validation", "test")}
+    assert tiers["test"] == {"1.0", "3.0", "5.0", "7.0"}  # the only ones that were shown again
+    assert len(tiers["train"] | tiers["validation"]) == 20
+
+
 @pytest.mark.parametrize(
     ("params", "words"),
     [
         ({"validation_fraction": -0.1}, "validation_fraction is -0.1"),
         ({"validation_fraction": 0.5, "test_fraction": 0.5}, "leaves? something for training"),
         ({"validation_fraction": 0.0}, "cannot be split into tiers"),
+        ({"validation_fraction": float("nan")}, "validation_fraction is nan"),
+        ({"test_fraction": float("nan")}, "test_fraction nan"),
+        ({"split_seed": -1}, "split_seed is -1"),
+        ({"test_tiers": ("final_test",)}, "test_tiers names 'final_test'.*the file has no tiers"),
     ],
 )
-def test_fractions_that_make_no_sense(tmp_path, params, words):
+def test_splits_that_make_no_sense(tmp_path, params, words):
     with pytest.raises(DatasetError, match=words):
         NeuroDataDataset(static_recording(tmp_path / "r.h5", tiers=None), "train", **params)
 

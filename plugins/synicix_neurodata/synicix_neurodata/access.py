@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -10,7 +11,6 @@ from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from synicix_core.errors import DatasetError, SynicixError
@@ -132,7 +132,15 @@ class Access:
     def _scaled(self, part: str, values: NDArray[Any]) -> NDArray[Any]:
         if part != "stimulus" or self.stimulus_scale == 1:
             return values
-        flat = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).reshape(-1, 1, *values.shape[-2:])
-        size = self.shape(part)[1:]
-        scaled = torch.nn.functional.interpolate(flat, size=size, mode="area")
-        return np.asarray(scaled.reshape(*values.shape[:-2], *size).numpy())
+        height, width = self.shape(part)[1:]
+        rows, columns = _area_weights(values.shape[-2], height), _area_weights(values.shape[-1], width)
+        return np.asarray(rows @ values.astype(np.float32, copy=False) @ columns.T)
+
+
+@functools.lru_cache(maxsize=64)
+def _area_weights(pixels: int, fewer: int) -> NDArray[np.float32]:
+    """Return the share that each pixel has in each of fewer, larger ones: (fewer, pixels), rows of sum 1."""
+    edges = np.arange(fewer + 1)[:, None] * (pixels / fewer)
+    places = np.arange(pixels)
+    covered = np.minimum(edges[1:], places + 1) - np.maximum(edges[:-1], places)
+    return np.asarray(np.clip(covered, 0, None) * (fewer / pixels), dtype=np.float32)

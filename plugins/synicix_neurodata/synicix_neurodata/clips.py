@@ -56,13 +56,21 @@ def cut_clips(
     Raises
     ------
     DatasetError
-        If trials differ in length and no length is given, no trial is as long as a clip, or a number is below 1.
+        If trials differ in length and no length is given, no trial is as long as a clip, there is a stride without a
+        length, or a number is below 1.
     """
     assert recording.frames is not None, "a static recording is not cut"
     lengths = recording.frames
     for name, value in (("clip_frames", frames), ("clip_stride", stride)):
         if value is not None and value < 1:
             raise DatasetError(f"{name} is {value}", file=recording.path, why="it is a number of frames, 1 or more")
+    if stride is not None and frames is None:
+        raise DatasetError(
+            f"clip_stride is {stride}",
+            file=recording.path,
+            why="without clip_frames every example is a whole trial, so there is nothing to step through",
+            hint="Set clip_frames, too, or leave clip_stride out.",
+        )
     used = lengths[of_all_tiers]
     if frames is None:
         if len(np.unique(used)) > 1:

@@ -18,7 +18,7 @@ from synicix_neurodata.layouts.trial_columns import stimulus_identity
 from synicix_neurodata.recording import Recording
 from synicix_neurodata.writers import Plan
 from synicix_neurodata.writers.choice import WRITTEN
-from synicix_neurodata.writers.placing import placed
+from synicix_neurodata.writers.placing import check_room, placed
 
 __all__ = ["Conversion", "convert_recording", "converted_path"]
 
@@ -128,6 +128,8 @@ def convert_recording(
     written = WRITTEN[_MOVIE if recording.is_movie else _STATIC]
     with placed(target, overwrite=overwrite) as temporary, Access(recording) as access:
         plan, notes = _plan(recording, access)
+        observations = recording.trials if recording.frames is None else int(recording.frames.sum())
+        check_room(target, observations * sum(_observation_bytes(plan)))
         writer = written.open(temporary, plan)
         try:
             for first, parts in _blocks(recording, access, plan):
@@ -201,12 +203,16 @@ def _blocks(recording: Recording, access: Access, plan: Plan) -> Iterator[tuple[
             parts = {part: access.clip(part, trial, 0, int(frames))[None] for part in recording.shapes}
             yield trial, _checked(recording, plan, trial, parts)
         return
-    sizes = [int(np.prod(shape)) * plan.dtype(part).itemsize for part, shape in recording.shapes.items()]
-    step = max(1, _BLOCK_BYTES // sum(sizes))
+    step = max(1, _BLOCK_BYTES // sum(_observation_bytes(plan)))
     for first in range(0, recording.trials, step):
         rows = np.arange(first, min(first + step, recording.trials))
         parts = {part: access.trials(part, rows) for part in recording.shapes}
         yield first, _checked(recording, plan, first, parts)
+
+
+def _observation_bytes(plan: Plan) -> list[int]:
+    """Return the bytes of one image, or frame, and what belongs to it, by part."""
+    return [int(np.prod(shape)) * plan.dtype(part).itemsize for part, shape in plan.shapes.items()]
 
 
 def _checked(recording: Recording, plan: Plan, first: int, parts: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -23,7 +23,7 @@ from synicix_neurodata.neurons import select_neurons
 from synicix_neurodata.recording import PARTS, Recording
 from synicix_neurodata.statistics import Normalization, normalization, summarise
 from synicix_neurodata.tiers import Split, assign_tiers
-from synicix_neurodata.usable import check_responses_vary, parts_of_mode, usable_rows
+from synicix_neurodata.usable import check_responses_vary, negative_responses, parts_of_mode, usable_rows
 
 __all__ = ["NeuroDataDataset"]
 
@@ -149,7 +149,8 @@ class NeuroDataDataset(Dataset[tuple[Inputs, Tensor]]):
         tiers = assign_tiers(recording, self._split)
         rows, broken_notes = usable_rows(recording, tiers, tier, self._used, drop_missing=drop_missing)
         # What is true of every tier is said once, by the one that everybody builds.
-        told = {"train": (*recording.notes, *tiers.notes), "test": tiers.test_notes}
+        negative = negative_responses(recording, rows["train"], neurons) if self._target == "responses" else ()
+        told = {"train": (*recording.notes, *tiers.notes, *negative), "test": tiers.test_notes}
         self.notes: tuple[str, ...] = (*told.get(tier, ()), *broken_notes)
         self._train_rows = rows["train"]
         check_responses_vary(recording, self._train_rows, neurons)

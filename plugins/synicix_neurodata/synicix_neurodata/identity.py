@@ -17,12 +17,15 @@ __all__ = ["stimulus_ids"]
 
 _BLOCK_BYTES = 8 * 2**20
 
+_EMPTY = ("", "nan", "none")
+"""What a column says, as text, of a trial that it does not apply to."""
+
 
 def stimulus_ids(recording: Recording, column: str = "") -> NDArray[np.str_]:
     """Return a name per trial, equal where the same stimulus was shown: (trials,).
 
     Taken from `column` where one is named, else from what the file says, else from the stimulus itself, of which a hash
-    is taken. Without a stimulus every trial counts as one of its own.
+    is taken. Without a stimulus every trial counts as one of its own, and so does one where `column` is empty.
 
     Raises
     ------
@@ -36,7 +39,9 @@ def stimulus_ids(recording: Recording, column: str = "") -> NDArray[np.str_]:
                 file=recording.path,
                 why=f"its columns are {', '.join(sorted(recording.columns)) or 'none'}",
             )
-        return np.asarray(recording.columns[column].astype(str))
+        values = recording.columns[column].astype(str)
+        own = np.char.add("trial ", np.arange(recording.trials).astype(str))
+        return np.asarray(np.where(np.isin(np.char.lower(values), _EMPTY), own, values))
     if recording.stimulus_ids is not None:
         return recording.stimulus_ids
     if "stimulus" not in recording.shapes:

@@ -70,7 +70,13 @@ def _table(label: str, rows: Sequence[Sequence[str]]) -> str:
     if not rows:
         return ""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    # The last column has what room is left, in as many lines as it needs.
+    room = max(20, _WIDTH - _INDENT - sum(width + 2 for width in widths[:-1]))
+    lines = []
+    for *cells, last in rows:
+        start = "".join(cell.ljust(width) + "  " for cell, width in zip(cells, widths[:-1], strict=True))
+        for number, part in enumerate(textwrap.wrap(last, room, break_on_hyphens=False) or [""]):
+            lines.append(((" " * len(start) if number else start) + part).rstrip())
     return "\n".join((label if not number else "").ljust(_INDENT) + line for number, line in enumerate(lines))
 
 

@@ -144,10 +144,12 @@ class FEVE(_OverRepeats):
     """``feve``: the fraction of explainable variance that the model explains, over the neurons where there is enough.
 
     ``1 - (mse - noise) / (total - noise)``, with ``mse`` the mean squared error against single trials, ``total`` and
-    ``noise`` as in `ExplainableVariance` (Cadena et al. 2019, PLoS Comput Biol). The true rates score 1, each neuron's
-    mean scores 0, worse rates less than 0; nothing is clipped. Neurons whose explainable fraction is below `threshold`
-    are left out: for them it is the quotient of two differences near zero. How many remain is ``feve_neurons``, to be
-    read beside it. Where none remains there is no value: it is NaN, stored as null, and ``feve_neurons`` is 0.
+    ``noise`` as in `ExplainableVariance` (Cadena et al. 2019, PLoS Comput Biol). The true rates given the stimulus score
+    1, each neuron's mean scores 0, worse rates less than 0; nothing is clipped. Noise is all that differs between
+    repeats: a model that sees behaviour too, and so explains some of that, may score above 1. Neurons whose explainable
+    fraction is below `threshold` are left out: for them it is the quotient of two differences near zero. How many remain
+    is ``feve_neurons``, to be read beside it. Where none remains there is no value: it is NaN, stored as null, and
+    ``feve_neurons`` is 0.
 
     Parameters
     ----------

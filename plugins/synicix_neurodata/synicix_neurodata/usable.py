@@ -12,7 +12,7 @@ from synicix_neurodata.recording import Recording
 from synicix_neurodata.statistics import summarise
 from synicix_neurodata.tiers import Tiers
 
-__all__ = ["MODES", "check_responses_vary", "parts_of_mode", "usable_rows"]
+__all__ = ["MODES", "check_responses_vary", "negative_responses", "parts_of_mode", "usable_rows"]
 
 MODES: dict[str, tuple[dict[str, str], str]] = {
     "stimulus-encoding": ({"stimulus": "stimulus"}, "responses"),
@@ -138,6 +138,24 @@ def check_responses_vary(recording: Recording, train: NDArray[np.intp], neurons:
             why=f"{which} responds the same in all {len(train)} trials of the training tier",
             hint="Check how the file was made." if neurons is None else "Choose other neurons.",
         )
+
+
+def negative_responses(
+    recording: Recording, train: NDArray[np.intp], neurons: NDArray[np.intp] | None
+) -> tuple[str, ...]:
+    """Return what there is to say where responses of the training tier are negative, as raw fluorescence is.
+
+    Models do not keep their output above zero then, and the logarithm in `PoissonLoss` ends the training at once.
+    """
+    least = summarise(recording, "responses", train).minimum
+    least = least if neurons is None else least[neurons]
+    if least.min() >= 0:
+        return ()
+    return (
+        f"responses of {int((least < 0).sum())} of {len(least)} neurons are negative in places (down to "
+        f"{least.min():.3g}), so models may predict negative ones: for PoissonLoss set output_nonlinearity of the model, "
+        f"or use MSELoss",
+    )
 
 
 def _check_count(recording: Recording, tier: str, rows: NDArray[np.intp]) -> None:

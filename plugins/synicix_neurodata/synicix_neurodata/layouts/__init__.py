@@ -134,7 +134,7 @@ def _identity(place: Path) -> tuple[int, ...]:
     """
     status = place.stat()
     numbers = [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns]
-    seen = set()
+    seen: set[tuple[int, int]] = set()
     for folder, folders, files in os.walk(place, followlinks=True):
         status = Path(folder).stat()
         # A link may lead back to a folder that holds it, or to the root of all.

@@ -18,8 +18,8 @@ __all__ = ["bad_experiment", "has_modality", "read_mapping", "stated_integer", "
 _LARGEST = 256 * 2**20
 """Bytes of a file of this kind; a megabyte describes thousands of trials."""
 
-_DEEPEST, _MOST_VALUES = 50, 2**22
-"""Of a file that names a value once and uses it again, which may stand for more than any memory holds."""
+_DEEPEST, _MOST_VALUES = 200, 2**22
+"""Levels within levels, and values written out where a file names some once and uses them again and again."""
 
 # The C library reads ten times faster, which counts with a file for each trial; some builds of PyYAML lack it.
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -58,10 +58,7 @@ def read_mapping(recording: Path, name: str) -> dict[str, Any]:
     except OSError as error:
         raise bad_experiment(recording, f"'{name}' cannot be read ({error.strerror or error})") from error
     try:
-        # Either loader is a safe one: it makes plain values only.
-        read = json.loads(content) if name.endswith(".json") else yaml.load(content, _Loader)
-        if b"*" in content and not name.endswith(".json") and _values(read, 0) > _MOST_VALUES:
-            raise ValueError("it uses the same values again and again, and stands for millions")
+        read = json.loads(content) if name.endswith(".json") else _plain_yaml(content)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         told = " ".join(str(error).split())
         raise bad_experiment(recording, f"'{name}' is not {_kind(name)} ({told[:200]})") from error
@@ -82,6 +79,26 @@ def has_modality(folder: Path) -> bool:
             return b"modality" in file.read(65536)
     except OSError:
         return False
+
+
+def _plain_yaml(content: bytes) -> Any:
+    # Every level takes a bracket or one more column.
+    if content.count(b"[") + content.count(b"{") + max(map(len, content.splitlines()), default=0) > _DEEPEST:
+        _check_depth(content)
+    # Either loader is a safe one: it makes plain values only.
+    read = yaml.load(content, _Loader)
+    if b"*" in content and _values(read, 0) > _MOST_VALUES:
+        raise ValueError("it uses the same values again and again, and stands for millions")
+    return read
+
+
+def _check_depth(content: bytes) -> None:
+    """Refuse what is nested so deeply that the C library would use up the stack and end the process."""
+    depth = 0
+    for event in yaml.parse(content, _Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise ValueError(f"it is nested more than {_DEEPEST} levels deep")
 
 
 def _values(value: object, depth: int) -> int:

@@ -36,6 +36,8 @@ _LARGEST_EXPANSION = 4096
 
 _ALWAYS_ALLOWED = 2**30
 
+_MOST_TEXTS = 2**22
+
 _MOST_LINKS = 16
 
 _SLAB_BYTES = 16 * 2**20
@@ -110,10 +112,25 @@ def get_group(file: h5py.File, name: str) -> h5py.Group | None:
 
 
 def read_values(dataset: h5py.Dataset) -> NDArray[Any]:
-    """Read a whole array; bytes and HDF5 strings become str."""
-    if h5py.check_string_dtype(dataset.dtype) is not None:
-        return np.asarray(dataset.asstr("utf-8", errors="replace")[()], dtype=str)
-    return np.asarray(dataset[()])
+    """Read a whole array; bytes and HDF5 strings become str.
+
+    Raises
+    ------
+    DatasetError
+        If it claims more text than there is about the trials or neurons of any recording.
+    """
+    if dataset.shape is None:
+        return np.empty(0)
+    if h5py.check_string_dtype(dataset.dtype) is None:
+        return np.asarray(dataset[()])
+    count = math.prod(dataset.shape)
+    if count <= _MOST_TEXTS:
+        texts = np.asarray(dataset.asstr("utf-8", errors="replace")[()], dtype=object)
+        # Each takes as much memory as the longest.
+        longest = max(map(len, texts.flat), default=0)
+        if 4 * count * longest <= _ALWAYS_ALLOWED:
+            return texts.astype(str)
+    raise bad_layout(dataset.file, f"'{dataset.name.strip('/')}' claims {count} texts, too many or too long ones")
 
 
 def read_rows(dataset: h5py.Dataset, rows: NDArray[np.intp]) -> NDArray[Any]:
@@ -189,7 +206,7 @@ def bad_layout(file: h5py.File, why: str) -> DatasetError:
 def _inside(file: h5py.File, name: str, links: int = 0) -> Any:
     """Return an item reached through groups and links of this very file only, or None."""
     here: Any = file
-    steps = name.strip("/").split("/")
+    steps = [step for step in name.split("/") if step not in ("", ".")]
     for number, step in enumerate(steps):
         if not isinstance(here, h5py.Group):
             return None

@@ -92,7 +92,7 @@ def header_of(name: str, start: bytes, size: int) -> NpyHeader:
         raise ValueError(f"'{name}' has a damaged header") from error
     if header.dtype.hasobject:
         raise PythonObjects(f"'{name}' holds Python objects, which are never loaded, because loading them runs code")
-    if not header.dtype.itemsize and math.prod(header.shape):
+    if not header.dtype.itemsize and 0 not in header.shape:
         # NumPy makes a character of each, so that a file without values would fill any memory.
         raise ValueError(f"'{name}' holds values without a byte ({header})")
     if header.file_bytes != size:

@@ -14,13 +14,18 @@ __all__ = ["find_behavior", "find_pupil_center"]
 _MODULES = ("processing/behavior/", "processing/running/", "processing/eye_tracking/")
 """Processing modules that are about behaviour, in files that have series outside of an interface."""
 
+_NO_SAMPLES = {"IndexSeries", "IntervalSeries", "RoiResponseSeries"}
+
+_EVENTS = {"BehavioralEvents", "BehavioralEpochs"}
+"""Interfaces whose series have values at some moments, or starts and ends of intervals: between them is nothing."""
+
 
 def find_behavior(nwb: NwbFile, options: NwbOptions) -> tuple[tuple[Series, ...], tuple[str, ...]]:
     """Return the series that are put side by side as behaviour, and what there is to say.
 
     Those that the options name, in that order; else every series of numbers with one column that is in a PupilTracking,
-    then every one in a BehavioralTimeSeries or in a processing module about behaviour, each sorted by path. One that is
-    broken is an error where it is named, else it is left out with a note.
+    then every one in a BehavioralTimeSeries or in a processing module about behaviour, each sorted by path; events and
+    intervals are not behaviour at every moment. One that is broken is an error where it is named, else it is left out with a note.
 
     Raises
     ------
@@ -36,6 +41,7 @@ def find_behavior(nwb: NwbFile, options: NwbOptions) -> tuple[tuple[Series, ...]
         path
         for path, found in every.items()
         if path not in pupil and ("BehavioralTimeSeries" in _owner(found) or path.startswith(_MODULES))
+        if not _owner(found) & _EVENTS
     ]
     series: list[Series] = []
     notes: list[str] = []
@@ -93,9 +99,7 @@ def _owner(found: Any) -> set[str]:
 def _one_column(found: Any) -> bool:
     shape = _shape(found)
     numeric = getattr(getattr(found.data, "dtype", None), "kind", "") in "fiub"
-    return (
-        numeric and (len(shape) == 1 or shape[1:] == (1,)) and not kinds(found) & {"IndexSeries", "RoiResponseSeries"}
-    )
+    return numeric and (len(shape) == 1 or shape[1:] == (1,)) and not kinds(found) & _NO_SAMPLES
 
 
 def _shape(found: Any) -> tuple[int, ...]:

@@ -116,8 +116,11 @@ class FolderFiles:
 
     def mapped(self, name: str) -> NDArray[Any]:
         """Return an array that is backed by its file."""
-        with self._opened(name) as file:
-            size = os.fstat(file.fileno()).st_size
+        with io.FileIO(f"{self.path}/{name}", opener=_open_at_once) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ValueError(f"'{name}' is not a file")
+            size = status.st_size
             header = header_of(name, file.read(HEAD_BYTES) or b"", size)
             with_values = header.offset < size
             content = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if with_values else b""
@@ -130,6 +133,11 @@ class FolderFiles:
     def _opened(self, name: str) -> io.FileIO:
         # A path object takes longer to make than the file to read, and there are thousands.
         return io.FileIO(f"{self.path}/{name}")
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # Without this flag, which means nothing for files and does not exist on Windows, opening a pipe waits for ever.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 class _Member(NamedTuple):

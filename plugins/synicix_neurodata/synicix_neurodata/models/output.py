@@ -15,8 +15,8 @@ OutputNonlinearity = Literal["auto", "identity", "elu+1", "softplus", "exp"]
 _LARGEST_LOG_GAIN = 3.0
 """A gain lies between 1/20 and 20: far more than behaviour does to neurons, and no exponential runs away."""
 
-_LEAST_VARIANCE = 1e-6
-"""Of a column of behaviour; one that never changes is not blown up."""
+_ROUNDING = 1e-12
+"""Variance of a column of behaviour, as a fraction of its squared mean, that is rounding at most: it is not blown up."""
 
 
 def nonlinear(drive: Tensor, name: str) -> Tensor:
@@ -77,7 +77,8 @@ class BehaviorGain(nn.Module):
         values = torch.cat(parts, dim=1).movedim(1, -1)
         if self.training:
             self._take_in(values.detach().flatten(0, -2))
-        standard = (values - self.mean) * (self.variance + _LEAST_VARIANCE).rsqrt()
+        spread = self.variance + _ROUNDING * self.mean.square() + torch.finfo(self.variance.dtype).tiny
+        standard = (values - self.mean) * spread.rsqrt()
         # Few columns, and an exponential to come: not worth half precision.
         with torch.autocast(values.device.type, enabled=False):
             slope = nn.functional.linear(standard, self.weight).movedim(-1, 1)

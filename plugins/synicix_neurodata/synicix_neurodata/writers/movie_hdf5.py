@@ -15,6 +15,7 @@ from synicix_neurodata.layouts.movie_hdf5 import ARRAYS
 from synicix_neurodata.statistics import summarise
 from synicix_neurodata.tiers import Split, assign_tiers
 from synicix_neurodata.writers import Plan
+from synicix_neurodata.writers.placing import abandoned
 from synicix_neurodata.writers.static_hdf5 import write_neurons
 
 __all__ = ["MovieHdf5Writer"]
@@ -52,7 +53,7 @@ class MovieHdf5Writer:
 
     def abandon(self) -> None:
         """Close the file."""
-        self._file.close()
+        abandoned(self._file)
 
     def _write_trials(self) -> None:
         plan, file = self._plan, self._file

@@ -33,6 +33,7 @@ from synicix_neurodata.writers.nwb_content import (
     fill,
     image_name,
 )
+from synicix_neurodata.writers.placing import abandoned
 
 __all__ = ["NwbMovieWriter", "NwbTracesWriter", "NwbUnitsWriter"]
 
@@ -80,7 +81,7 @@ class _NwbWriter:
 
     def abandon(self) -> None:
         """Close the file."""
-        self._file.close()
+        abandoned(self._file)
 
     def _lay_out(self, content: Any) -> None:
         raise NotImplementedError

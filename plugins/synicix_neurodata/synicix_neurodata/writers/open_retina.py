@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from synicix_neurodata.layouts.open_retina import NOISE_CEILING, RESPONSES
 from synicix_neurodata.writers import Plan
+from synicix_neurodata.writers.placing import abandoned
 
 __all__ = ["OpenRetinaWriter"]
 
@@ -51,7 +52,7 @@ class OpenRetinaWriter:
 
     def abandon(self) -> None:
         """Close the file."""
-        self._file.close()
+        abandoned(self._file)
 
 
 def trial_names(plan: Plan) -> list[str]:

@@ -6,12 +6,16 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from synicix_core.errors import DatasetError
 
-__all__ = ["placed"]
+if TYPE_CHECKING:
+    import h5py
+
+__all__ = ["abandoned", "check_room", "placed"]
 
 
 @contextmanager
@@ -46,13 +50,42 @@ def placed(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             raise IsADirectoryError(f"a folder is in the place of the file {path.name}")
         else:
             temporary.replace(path)
-    except OSError as error:
-        raise DatasetError("The recording is not written", file=str(path), why=str(error)) from error
+    except (OSError, RuntimeError) as error:
+        # HDF5 raises the one or the other, with a page about buffers and offsets.
+        number = getattr(error, "errno", None)
+        why = str(error) if number is None else os.strerror(number)
+        raise DatasetError("The recording is not written", file=str(path), why=why) from error
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
         elif temporary.exists():
             temporary.unlink()
+
+
+def abandoned(file: h5py.File) -> None:
+    """Close an HDF5 file that is thrown away, if it is open."""
+    if not file:
+        return
+    # Closing writes what is still in memory. On a full disk that fails, and HDF5 may even end the process, so whatever
+    # is to be gone has to go before.
+    with suppress(OSError):
+        Path(file.filename).unlink()
+    with suppress(OSError, RuntimeError):
+        file.close()
+
+
+def check_room(path: Path, needed: int) -> None:
+    """Raise a DatasetError if the disk on which `path` is to be has less than `needed` bytes left."""
+    folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+    disk = shutil.disk_usage(folder)
+    # Some network file systems do not tell.
+    if disk.total and disk.free < needed:
+        raise DatasetError(
+            "The recording is not written",
+            file=str(path),
+            why=f"it takes {needed / 1e6:,.1f} MB and the disk has {disk.free / 1e6:,.1f} MB left",
+            hint="Make room, or name a file on another disk.",
+        )
 
 
 def _synced(path: Path) -> None:

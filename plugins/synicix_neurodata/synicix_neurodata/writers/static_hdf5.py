@@ -17,6 +17,7 @@ from synicix_neurodata.recording import Recording
 from synicix_neurodata.statistics import summarise
 from synicix_neurodata.tiers import Split, assign_tiers
 from synicix_neurodata.writers import Plan
+from synicix_neurodata.writers.placing import abandoned
 
 __all__ = ["StaticHdf5Writer", "write_neurons"]
 
@@ -60,7 +61,7 @@ class StaticHdf5Writer:
 
     def abandon(self) -> None:
         """Close the file."""
-        self.file.close()
+        abandoned(self.file)
 
     def _write_trials(self, plan: Plan) -> None:
         file = self.file
