@@ -113,7 +113,7 @@ class Columns:
                 f"there is no column {name!r}",
                 hint=f"Did you mean {' or '.join(dict.fromkeys(near))}?"
                 if near
-                else "Run: synicix-run results --columns",
+                else "Run: synicix-run results --columns. Metrics other than the score are in --csv, --json and show.",
             )
         return found
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from synicix_core.cli.failure import report
-from synicix_core.cli.project import Place, place_options
+from synicix_core.cli.project import Place, place_options, take_place_options
 from synicix_core.version import __version__
 
 if TYPE_CHECKING:
@@ -121,7 +121,10 @@ def main() -> NoReturn:
 def _plugin_commands() -> dict[str, click.Command]:
     from synicix_core.registry import get_registry
 
-    return {command.name or "": command for _, command in get_registry().commands()}
+    commands = {command.name or "": command for _, command in get_registry().commands()}
+    for command in commands.values():
+        take_place_options(command)
+    return commands
 
 
 def _unknown_command(ctx: click.Context, name: str) -> click.UsageError:

@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     from synicix_core.pipeline import Pipeline
     from synicix_core.settings import Settings
 
-__all__ = ["Command", "Place", "json_option", "pass_place", "place_options", "where_option"]
+__all__ = [
+    "Command",
+    "Place",
+    "json_option",
+    "pass_place",
+    "place_options",
+    "take_place_options",
+    "where_option",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -88,6 +96,14 @@ class Command(click.Command):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params.extend(_parameters())
+
+
+def take_place_options(command: click.Command) -> None:
+    """Let a plugin's command, and those below it, take the global options too, where it has none of these names."""
+    taken = {name for parameter in command.params for name in parameter.opts}
+    command.params.extend(parameter for parameter in _parameters() if not taken & set(parameter.opts))
+    for below in getattr(command, "commands", {}).values():
+        take_place_options(below)
 
 
 def json_option(function: F) -> F:

@@ -214,8 +214,12 @@ def _outcome(
         "resumed_from_epoch": context.resumed_from,
         "micro_batches": spec.micro_batches if context.state.can_split else 1,
     }
+    status = _status(trainer, training, has_test=len(datasets["test"]) > 0)
+    if status == "diverged" and best_epoch is None and hasattr(trainer, "best_epoch"):
+        # What is left are weights that nobody chose: a score of theirs would be ranked among those of trained models.
+        scores = {tier: dict.fromkeys(values) for tier, values in scores.items()}
     return TaskOutcome(
-        status=_status(trainer, training, has_test=len(datasets["test"]) > 0),
+        status=status,
         test_score=next(iter(scores["test"].values())),
         metrics=scores,
         best_epoch=int(best_epoch) if best_epoch is not None else None,

@@ -57,6 +57,26 @@ def test_an_unknown_word_is_looked_up_among_plugins(run, plugins):
     assert run("wave").stdout == "hello\n"
 
 
+def test_global_options_may_stand_behind_the_commands_of_plugins(run, plugins):
+    @click.group()
+    def lab() -> None: ...
+
+    @lab.command()
+    @click.option("-v", "--volume", type=int, default=1)
+    @click.pass_obj
+    def loud(place, volume):
+        click.echo(f"{place.directory} {volume}")
+
+    @lab.command()
+    @click.pass_obj
+    def plain(place):
+        click.echo(place.verbose)
+
+    plugins(plugin("lab-kit", synicix_commands=hookimpl(lambda: [lab])))
+    assert run("lab", "loud", "--project", "x", "-v", "3").stdout == "x 3\n"
+    assert run("lab", "plain", "-v").stdout == "True\n"
+
+
 def test_a_plugin_never_shadows_the_core(run, plugins):
     plugins(plugin("lab-kit", synicix_commands=commands("status", "wave")))
     assert "Say hello" not in run("status", "--help").stdout

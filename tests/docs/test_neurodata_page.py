@@ -13,7 +13,7 @@ from synicix_neurodata.dataset import NeuroDataDataset
 from synicix_neurodata.layouts import LAYOUTS
 from synicix_neurodata.usable import MODES
 
-from synicix_core.parameters import check_params, describe
+from synicix_core.parameters import check_params
 from synicix_core.registry import Registry
 from tests.docs.markdown_page import Reader, blocks
 from tests.third_party.fresh_environment import temporary_folder
@@ -67,10 +67,10 @@ def test_every_table_of_toml_names_parameters_that_there_are() -> None:
         for kind in ("dataset", "model"):
             for row in found.get(kind, []):
                 provider = registry.resolve(kind, row["provider"])
-                single = {
-                    name: value for name, value in row.get("params", {}).items() if name in describe(provider).accepts
-                }
-                assert single.keys() == row.get("params", {}).keys(), row
+                assert check_params(provider, row.get("params", {})).mistakes == (), row
+                grid = {name.removeprefix("params."): values for name, values in row.get("grid", {}).items()}
+                for name, values in grid.items():
+                    assert all(check_params(provider, {name: value}).mistakes == () for value in values)
                 checked += 1
         for row in found.get("training", []):
             for metric in row.get("metrics", []):

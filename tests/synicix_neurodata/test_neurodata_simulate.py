@@ -203,6 +203,9 @@ def test_settings_that_make_no_sense_are_told_together():
             seed=-1,
         )
     assert [path for path, _ in caught.value.mistakes] == list(Simulation.__dataclass_fields__)
+    for name, value in (("mean_rate", 1e300), ("behavior_gain", 1000), ("mean_rate", float("nan"))):
+        with pytest.raises(ParamsError, match=name):
+            Simulation(**{name: value})
     with pytest.raises(ParamsError, match="session"):
         simulate_recording("x.h5", SMALL, session=256)
 

@@ -192,6 +192,12 @@ def test_divergence_is_kept_honest(tmp_path: Path) -> None:
     assert math.isnan(back.validation_epoch_loss_history[-1])
 
 
+def test_a_model_that_diverged_before_there_were_good_weights_has_no_score(tmp_path: Path) -> None:
+    outcome = run(toy_spec(tmp_path, dataset=Component("dataset", "toys/Poisoned")))
+    assert (outcome.status, outcome.best_epoch, outcome.test_score) == ("diverged", None, None)
+    assert {value for values in outcome.metrics.values() for value in values.values()} == {None}
+
+
 def test_classes_and_named_inputs(tmp_path: Path) -> None:
     outcome = run(
         toy_spec(

@@ -26,6 +26,9 @@ _BLOCK = 256
 
 _ANIMAL = 60000
 
+_LARGEST_GAIN, _LARGEST_RATE = 5.0, 1e6
+"""Beyond them, counts are zero nearly always, or no counts any more."""
+
 
 @dataclass(frozen=True)
 class Simulation:
@@ -42,9 +45,9 @@ class Simulation:
     complex_fraction : float
         Share of energy cells, 0 to 1; the others are linear-nonlinear.
     behavior_gain : float
-        Mean slope of the cells' log rate against arousal, 0 or more.
+        Mean slope of the cells' log rate against arousal, 0 to 5.
     mean_rate : float
-        Mean spike count of the population in one trial, above 0.
+        Mean spike count of the population in one trial, above 0, at most 1e6.
     image_shape : (int, int)
         Height and width in pixels, at least 8 each.
     frames : int
@@ -76,8 +79,8 @@ class Simulation:
                 ("test_images", self.test_images >= 2, "2 or more"),
                 ("repeats", self.repeats >= 1, "1 or more"),
                 ("complex_fraction", 0 <= self.complex_fraction <= 1, "0 to 1"),
-                ("behavior_gain", 0 <= self.behavior_gain < float("inf"), "0 or more"),
-                ("mean_rate", 0 < self.mean_rate < float("inf"), "more than 0"),
+                ("behavior_gain", 0 <= self.behavior_gain <= _LARGEST_GAIN, f"0 to {_LARGEST_GAIN:g}"),
+                ("mean_rate", 0 < self.mean_rate <= _LARGEST_RATE, f"more than 0, at most {_LARGEST_RATE:g}"),
                 ("image_shape", min(self.image_shape) >= 8, "at least 8 x 8 pixels"),
                 ("frames", self.frames >= 0, "0 or more"),
                 ("frame_rate", 0 < self.frame_rate < float("inf"), "more than 0"),
