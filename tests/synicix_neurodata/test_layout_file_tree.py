@@ -309,3 +309,10 @@ def test_worker_processes_read_the_same(tree, form):
     batches = list(DataLoader(dataset, batch_size=3, num_workers=2, multiprocessing_context="spawn"))
     assert torch.equal(torch.cat([target for _, target in batches]), targets)
     assert torch.equal(torch.cat([part["stimulus"] for part, _ in batches]), inputs["stimulus"])
+
+
+def test_text_in_one_trial_is_an_error_that_names_the_recording(tree):
+    np.save(tree / "data/behavior/7.npy", np.array(["a", "b", "c"]))
+    with pytest.raises(DatasetError, match=r"behavior.*not numbers") as caught:
+        NeuroDataDataset(tree, "train", mode="full-encoding")
+    assert str(tree) in str(caught.value)

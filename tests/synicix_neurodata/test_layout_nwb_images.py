@@ -12,6 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pynwb import TimeSeries
+from pynwb.behavior import BehavioralEpochs, BehavioralEvents
+from pynwb.misc import IntervalSeries
 from synicix_neurodata.access import Access
 from synicix_neurodata.dataset import NeuroDataDataset
 from synicix_neurodata.layouts import describe_recording, nwb_series
@@ -201,6 +204,27 @@ def test_behaviour_is_what_is_named_in_that_order(tmp_path):
     np.testing.assert_array_equal(parts(path, behavior=names)[1]["behavior"], every[:, ::-1])
     without = describe_recording(path, {"behavior": [], "pupil_center": ""})
     assert set(without.shapes) == {"stimulus", "responses"}
+
+
+def test_events_and_intervals_are_no_behaviour_unless_they_are_named(tmp_path):
+    times = np.arange(9.0)
+
+    def add_events(nwb):
+        events = BehavioralEvents(time_series=TimeSeries(name="reward", data=np.ones(9), timestamps=times, unit="ml"))
+        running = IntervalSeries(name="running", data=np.array([1, -1] * 4, "i1"), timestamps=times[:8])
+        module = nwb.processing["behavior"]
+        module.add(
+            [
+                events,
+                BehavioralEpochs(interval_series=running),
+                IntervalSeries(name="calm", data=np.array([1], "i1"), timestamps=[1.0]),
+            ]
+        )
+
+    path = files.write(tmp_path / "one.nwb", files.add_images, files.add_traces, files.add_behavior, add_events)
+    assert describe_recording(path).shapes["behavior"] == (2,)
+    named = {"behavior": ["processing/behavior/BehavioralEvents/reward"]}
+    assert describe_recording(path, named).shapes["behavior"] == (1,)
 
 
 def test_a_broken_series_that_nobody_named_is_left_out_with_a_note(tmp_path):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 import tracemalloc
 import warnings
 
@@ -320,3 +323,38 @@ def test_a_file_larger_than_a_block_is_streamed(tmp_path, layout):
     with h5py.File(source) as one, h5py.File(tmp_path / "out.h5") as other:
         where = "images" if layout == "static" else "inputs/7"
         assert np.array_equal(one[where][-1], other[where][-1])
+
+
+@pytest.mark.parametrize("layout", ["static-hdf5", "movie-hdf5"])
+def test_a_disk_without_room_is_told_before_anything_is_read(tmp_path, monkeypatch, layout):
+    source, free = tmp_path / recording_name(1, layout), 10_000
+    simulate_recording(source, Simulation(frames=8 if "movie" in layout else 0, **SMALL), layout=layout)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: usage._replace(free=free))
+    with pytest.raises(DatasetError, match=r"MB and the disk has 0\.0 MB left") as raised:
+        convert_recording(source, tmp_path / "out.h5")
+    assert raised.value.hint
+    assert [path.name for path in tmp_path.iterdir()] == [source.name]
+    free = source.stat().st_size
+    convert_recording(source, tmp_path / "out.h5")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the size of files is limited on Unix only")
+@pytest.mark.parametrize("layout", ["static-hdf5", "movie-hdf5"])
+def test_a_disk_that_fills_up_is_told_and_nothing_is_left(tmp_path, layout):
+    source, target = tmp_path / "source.h5", tmp_path / "out.h5"
+    simulate_recording(source, Simulation(frames=8 if "movie" in layout else 0, **SMALL), layout=layout)
+    # In a process of its own, because HDF5 may crash after a write that failed.
+    code = (
+        "import resource, sys; from synicix_core.errors import DatasetError\n"
+        "from synicix_neurodata.convert import convert_recording\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)\n"
+        "try: convert_recording(sys.argv[1], sys.argv[2])\n"
+        "except DatasetError as error: print(error.what, error.why, flush=True)\n"
+    )
+    for limit in (0, source.stat().st_size // 3):
+        command = [sys.executable, "-c", code, source, target, str(limit)]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        crashed = ended.returncode < 0 and "File too large" in ended.stderr
+        assert crashed or ended.stdout == "The recording is not written File too large\n", ended.stderr[-500:]
+        assert [path.name for path in tmp_path.iterdir()] == [source.name]

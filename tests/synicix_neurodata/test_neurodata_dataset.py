@@ -411,7 +411,7 @@ def test_the_message_says_which_modes_the_file_can_serve(tmp_path):
     missing = "no behavior or pupil_center"
     refused(path, missing, "stimulus (1, 4, 6)", "stimulus-encoding or decoding", mode="full-encoding")
     nothing = write(tmp_path / "nothing.h5", images=None, behavior=None, pupil_center=None)
-    refused(nothing, "no stimulus", "docs/neurodata.md")
+    refused(nothing, "no stimulus", "docs/recordings.md")
 
 
 def test_unknown_mode_and_tier(path):

@@ -102,6 +102,19 @@ def test_the_text_fits_100_columns_and_says_what_json_says(simulated):
         assert value in " ".join(text.split())
 
 
+def test_many_tiers_fit_100_columns(simulated, tmp_path):
+    words = np.array([f"final_test_of_the_{number}th_bonus_track" for number in range(9)])
+
+    def rename(file):
+        tiers = file["tiers"][()].astype("U60")
+        tiers[tiers == "train"] = np.resize(["train", *words], (tiers == "train").sum())
+        replace(file, "tiers", tiers.astype("S"))
+
+    text = run(changed(simulated, tmp_path / "tiers.h5", rename)).stdout
+    assert max(map(len, text.splitlines()[1:])) <= 100
+    assert all(word in "".join(text.split()) for word in words)
+
+
 @pytest.mark.parametrize("layout", WRITTEN)
 def test_every_layout_can_be_inspected(tmp_path, layout):
     movie = WRITTEN[layout].movie

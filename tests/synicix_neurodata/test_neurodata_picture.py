@@ -189,3 +189,15 @@ def test_mistakes_are_found_before_the_recording_is_read(tmp_path, monkeypatch):
     assert "pip install 'synicix-neurodata[plots]'" in str(result.exception)
     assert result.stdout == ""
     assert run(recording).exit_code == 0
+
+
+def test_columns_that_have_no_colour_are_counted(tmp_path):
+    rng = np.random.default_rng(0)
+    responses, behavior = rng.gamma(2, 1, (TRIALS, 3)), rng.normal(size=(TRIALS, 20))
+    many = write(tmp_path / "many.h5", responses=responses, behavior=behavior, tiers=TIERS)
+    few = write(tmp_path / "few.h5", responses=responses, behavior=behavior[:, :3], tiers=TIERS)
+    told = {
+        path: [text.get_text() for text in picture_of(inspect_recording(path)).findobj(Text)] for path in (many, few)
+    }
+    assert f"Behaviour: the first {len(TRACES)} of 20 columns" in told[many]
+    assert "Behaviour" in told[few]

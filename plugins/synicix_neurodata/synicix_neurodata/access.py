@@ -109,6 +109,13 @@ class Access:
             values = np.asarray(read(opened.reader))
             if (watcher := _WATCHER.get()) is not None:
                 watcher(values.nbytes)
+            if values.dtype.kind not in "fiub":
+                raise DatasetError(
+                    f"The {part} cannot be read",
+                    file=self.recording.path,
+                    why=f"there are {values.dtype} values among them, not numbers",
+                    hint="Check how the files were made.",
+                )
             return values
         except SynicixError:
             raise

@@ -86,7 +86,7 @@ class NeuroDataDataset(Dataset[tuple[Inputs, Tensor]]):
     drop_missing : bool
         Whether trials with values that are not finite are left out; otherwise they are an error.
     layout_params : dict, optional
-        What the layout lets a user say: paths in an NWB file, windows of time…; docs/neurodata.md lists them.
+        What the layout lets a user say: paths in an NWB file, windows of time…; docs/recordings.md lists them.
     memory_limit_mb : int
         A tier whose tensors take at most so many MiB is read once and kept in memory; a larger one is read batch by
         batch. Changes speed only.

@@ -127,6 +127,8 @@ def draw_behavior(axes: Axes, inspection: Inspection) -> None:
             label = f"{'frame' if rate is None else 'time (s)'} of the movie in trial {row}"
             traces = {part: access.clip(part, row, 0, length) for part in parts}
     lines = [(f"{part}\ncolumn {column}", trace) for part in parts for column, trace in enumerate(traces[part])]
+    if len(lines) > len(TRACES):
+        axes.set_title(f"Behaviour: the first {len(TRACES)} of {len(lines)} columns")
     lines = lines[: len(TRACES)]
     for number, (name, trace) in enumerate(lines):
         known = trace[np.isfinite(trace)].astype(float)

@@ -55,7 +55,7 @@ def parts_of_mode(recording: Recording, mode: str) -> tuple[dict[str, str], str]
             why=f"it has no {' and no '.join(missing)}; {recording.contents()}",
             hint=f"It can be used with mode {' or '.join(held)}."
             if held
-            else "docs/neurodata.md describes the layouts.",
+            else "docs/recordings.md describes the layouts.",
         )
     return {name: part for name, part in inputs.items() if part in recording.shapes}, target
 

@@ -122,7 +122,7 @@ def _told_which_file(place: Path, layout: Layout) -> Iterator[None]:
             f"The recording cannot be understood as {layout.name}",
             file=str(place),
             why=f"{type(error).__name__}: {error}",
-            hint="Check that the file is whole; docs/neurodata.md describes the layouts.",
+            hint="Check that the file is whole; docs/recordings.md describes the layouts.",
         ) from error
 
 
@@ -175,5 +175,5 @@ def _unknown(place: Path) -> DatasetError:
         "The recording has no layout that is known",
         file=str(place),
         why=held,
-        hint=f"Known are {', '.join(layout.name for layout in LAYOUTS)}; docs/neurodata.md describes them.",
+        hint=f"Known are {', '.join(layout.name for layout in LAYOUTS)}; docs/recordings.md describes them.",
     )

@@ -1,6 +1,6 @@
 """experanto: a folder for the screen and one for each other device, all on one clock.
 
-The layout is that of ``sensorium-competition/experanto``; docs/neurodata.md describes it.
+The layout is that of ``sensorium-competition/experanto``; docs/recordings.md describes it.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def stated_integer(recording: Path, name: str, said: Mapping[str, Any], key: str
 def bad_experiment(
     recording: Path,
     why: str,
-    hint: str = "Copy it again, or check how it was exported; docs/neurodata.md describes it.",
+    hint: str = "Copy it again, or check how it was exported; docs/recordings.md describes it.",
 ) -> DatasetError:
     """Return the error for a folder that does not hold what the layout asks for."""
     return DatasetError("The experiment cannot be read", file=str(recording), why=why, hint=hint)

@@ -1,7 +1,7 @@
 """File trees: a folder or a zip file with one ``.npy`` file for each trial and part. What static and movie trees share.
 
 ``data/<part>/<trial>.npy`` hold the arrays, ``meta/trials/*.npy`` one value per trial, ``meta/neurons/*.npy`` one per
-neuron; ``config.json`` may give parts other names. docs/neurodata.md describes them.
+neuron; ``config.json`` may give parts other names. docs/recordings.md describes them.
 """
 
 from __future__ import annotations

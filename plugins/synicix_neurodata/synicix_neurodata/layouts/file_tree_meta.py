@@ -115,7 +115,7 @@ def bad_tree(files: TreeFiles, why: str) -> DatasetError:
         "The recording does not have the layout that it seems to have",
         file=files.path,
         why=f"{why}; it holds {', '.join(held) or 'nothing'}",
-        hint="docs/neurodata.md describes the layouts.",
+        hint="docs/recordings.md describes the layouts.",
     )
 
 

@@ -199,7 +199,7 @@ def bad_layout(file: h5py.File, why: str) -> DatasetError:
         "The recording does not have the layout that it seems to have",
         file=file.filename,
         why=f"{why}; the file holds {_held(file)}",
-        hint="docs/neurodata.md describes the layouts.",
+        hint="docs/recordings.md describes the layouts.",
     )
 
 

@@ -1,6 +1,6 @@
 """Movie HDF5: one file per recording, one clip per trial, time before height and first elsewhere.
 
-The layout is that of ``cajal/neuro_data`` (movies/data_schemas.py); docs/neurodata.md describes it.
+The layout is that of ``cajal/neuro_data`` (movies/data_schemas.py); docs/recordings.md describes it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from synicix_neurodata.layouts.hdf5_file import (
     open_for_reading,
     opened,
     read_columns,
-    read_values,
 )
-from synicix_neurodata.layouts.static_hdf5 import read_noise_ceiling
+from synicix_neurodata.layouts.static_hdf5 import read_noise_ceiling, read_tiers, read_trial_columns
 from synicix_neurodata.layouts.trial_columns import stimulus_identity
 from synicix_neurodata.recording import Layout, Reader, Recording
 
@@ -90,7 +89,7 @@ def _is_group(file: h5py.File, name: str) -> bool:
 
 def _describe(path: Path, _options: Mapping[str, Any]) -> Recording:
     with opened(path) as file:
-        tiers = _tiers(file)
+        tiers = read_tiers(file)
         parts = {part: name for part, name in ARRAYS.items() if file.get(name, getlink=True) is not None}
         if not parts:
             raise bad_layout(file, f"it has none of {', '.join(ARRAYS.values())}")
@@ -103,14 +102,7 @@ def _describe(path: Path, _options: Mapping[str, Any]) -> Recording:
         if not trials:
             raise bad_layout(file, "it has no trials")
         shapes, frames = _lengths(file, parts, trials)
-        columns = {
-            name: read_values(array)
-            for name in _TRIAL_COLUMNS
-            if (array := get_array(file, name)) is not None and array.shape == (trials,)
-        }
-        columns |= {
-            name: values for name, values in read_columns(file, "item_info", trials).items() if values.ndim == 1
-        }
+        columns = read_trial_columns(file, _TRIAL_COLUMNS, trials)
         return Recording(
             path=str(path),
             layout=_NAME,
@@ -124,16 +116,6 @@ def _describe(path: Path, _options: Mapping[str, Any]) -> Recording:
             neurons=read_columns(file, "neurons", shapes["responses"][0]) if "responses" in shapes else {},
             noise_ceiling=read_noise_ceiling(file),
         )
-
-
-def _tiers(file: h5py.File) -> NDArray[np.str_] | None:
-    array = get_array(file, "tiers")
-    if array is None:
-        return None
-    tiers = read_values(array)
-    if tiers.ndim != 1 or tiers.dtype.kind != "U":
-        raise bad_layout(file, f"'tiers' is no list of names: shape {tiers.shape}, {array.dtype}")
-    return tiers
 
 
 def _count(file: h5py.File, name: str) -> int:

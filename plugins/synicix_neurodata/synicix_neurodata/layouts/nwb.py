@@ -1,6 +1,6 @@
 """NWB 2 files: images or movies that were shown, and what cells and animal did in a window after each onset.
 
-The format (https://nwb-schema.readthedocs.io) has no place for tiers, nor for responses to a stimulus; docs/neurodata.md
+The format (https://nwb-schema.readthedocs.io) has no place for tiers, nor for responses to a stimulus; docs/recordings.md
 tells what is made of a file. pynwb tells what the file holds, when it is described.
 """
 

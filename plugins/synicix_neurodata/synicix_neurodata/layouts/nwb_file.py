@@ -180,7 +180,7 @@ def scalar_columns(nwb: NwbFile, table: Any) -> dict[str, NDArray[Any]]:
     return found
 
 
-def bad_nwb(path: str, why: str, hint: str = "docs/neurodata.md tells what is read of an NWB file.") -> DatasetError:
+def bad_nwb(path: str, why: str, hint: str = "docs/recordings.md tells what is read of an NWB file.") -> DatasetError:
     """Return the error for an NWB file that cannot be used as a recording."""
     return DatasetError("The NWB file cannot be used as a recording", file=path, why=why, hint=hint)
 

@@ -1,6 +1,6 @@
 """open-retina's HDF5: a file per session with responses by stimulus name, and the stimuli as .npy files beside it.
 
-The layout is that of ``openretina/data_io/h5_dataset_reader.py``; docs/neurodata.md describes it.
+The layout is that of ``openretina/data_io/h5_dataset_reader.py``; docs/recordings.md describes it.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def _session(folder: Path, name: str) -> Path:
             "The recording does not have the layout that it seems to have",
             file=str(folder),
             why=f"none of {listed} has an array whose name begins with '{RESPONSES}'",
-            hint="docs/neurodata.md describes the layouts.",
+            hint="docs/recordings.md describes the layouts.",
         )
     raise DatasetError(
         "The folder holds several sessions",

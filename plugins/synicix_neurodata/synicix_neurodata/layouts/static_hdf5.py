@@ -1,11 +1,11 @@
 """Static HDF5: one file per recording, one image per trial.
 
-The layout is that of ``cajal/neuro_data`` (static_images/data_schemas.py); docs/neurodata.md describes it.
+The layout is that of ``cajal/neuro_data`` (static_images/data_schemas.py); docs/recordings.md describes it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from synicix_neurodata.layouts.hdf5_file import (
 from synicix_neurodata.layouts.trial_columns import stimulus_identity
 from synicix_neurodata.recording import Layout, Reader, Recording
 
-__all__ = ["STATIC_HDF5", "read_noise_ceiling"]
+__all__ = ["STATIC_HDF5", "read_noise_ceiling", "read_tiers", "read_trial_columns"]
 
 _NAME = "static HDF5"
 
@@ -55,20 +55,13 @@ def _recognises(path: Path) -> bool:
 
 def _describe(path: Path, _options: Mapping[str, Any]) -> Recording:
     with opened(path) as file:
-        tiers = _tiers(file)
+        tiers = read_tiers(file)
         arrays = {part: array for part, name in ARRAYS.items() if (array := get_array(file, name)) is not None}
         trials = len(tiers) if tiers is not None else next((len(array) for array in arrays.values() if array.shape), 0)
         shapes = {part: _shape(file, part, array, trials, tiers is not None) for part, array in arrays.items()}
         if not shapes:
             raise bad_layout(file, f"it has none of {', '.join(ARRAYS.values())}")
-        columns = {
-            name: read_values(array)
-            for name in _TRIAL_COLUMNS
-            if (array := get_array(file, name)) is not None and array.shape == (trials,)
-        }
-        columns |= {
-            name: values for name, values in read_columns(file, "item_info", trials).items() if values.ndim == 1
-        }
+        columns = read_trial_columns(file, _TRIAL_COLUMNS, trials)
         return Recording(
             path=str(path),
             layout=_NAME,
@@ -80,6 +73,34 @@ def _describe(path: Path, _options: Mapping[str, Any]) -> Recording:
             neurons=read_columns(file, "neurons", shapes["responses"][0]) if "responses" in shapes else {},
             noise_ceiling=read_noise_ceiling(file),
         )
+
+
+def read_tiers(file: h5py.File) -> NDArray[np.str_] | None:
+    """Return the tier of each trial in the words of the file, (trials,), or None where it has none.
+
+    Raises
+    ------
+    DatasetError
+        If it is no list of names.
+    """
+    array = get_array(file, "tiers")
+    if array is None:
+        return None
+    tiers = read_values(array)
+    if tiers.ndim != 1 or tiers.dtype.kind != "U":
+        raise bad_layout(file, f"'tiers' is no list of names: shape {tiers.shape}, {array.dtype}")
+    return tiers
+
+
+def read_trial_columns(file: h5py.File, names: Sequence[str], trials: int) -> dict[str, NDArray[Any]]:
+    """Return what has one value per trial: arrays of these names, and all in the group ``item_info``."""
+    columns = {
+        name: read_values(array)
+        for name in names
+        if (array := get_array(file, name)) is not None and array.shape == (trials,)
+    }
+    info = read_columns(file, "item_info", trials)
+    return columns | {name: values for name, values in info.items() if values.ndim == 1}
 
 
 def read_noise_ceiling(file: h5py.File) -> dict[str, float]:
@@ -117,16 +138,6 @@ class _StaticReader:
 
 def _open(recording: Recording) -> Reader:
     return _StaticReader(recording.path)
-
-
-def _tiers(file: h5py.File) -> NDArray[np.str_] | None:
-    array = get_array(file, "tiers")
-    if array is None:
-        return None
-    tiers = read_values(array)
-    if tiers.ndim != 1 or tiers.dtype.kind != "U":
-        raise bad_layout(file, f"'tiers' is no list of names: shape {tiers.shape}, {array.dtype}")
-    return tiers
 
 
 def _shape(file: h5py.File, part: str, array: h5py.Dataset, trials: int, by_tiers: bool) -> tuple[int, ...]:

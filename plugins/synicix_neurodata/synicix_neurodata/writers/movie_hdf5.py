@@ -39,6 +39,8 @@ class MovieHdf5Writer:
         for part, values in parts.items():
             clip = values[0] if part == "stimulus" else values[0].T
             self._file[f"{ARRAYS[part]}/{first}"] = clip.astype(self._plan.dtype(part), copy=False)
+        # Otherwise a disk that is full may show only when the file is closed, and HDF5 crashes over it.
+        self._file.flush()
 
     def finish(self, noise_ceiling: Mapping[str, float]) -> None:
         """Write the columns, the neurons, the statistics and the ceiling."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     import h5py
 
 __all__ = ["abandoned", "check_room", "placed"]
+
+_FAILED: list[h5py.File] = []
 
 
 @contextmanager
@@ -66,12 +69,14 @@ def abandoned(file: h5py.File) -> None:
     """Close an HDF5 file that is thrown away, if it is open."""
     if not file:
         return
-    # Closing writes what is still in memory. On a full disk that fails, and HDF5 may even end the process, so whatever
-    # is to be gone has to go before.
-    with suppress(OSError):
-        Path(file.filename).unlink()
-    with suppress(OSError, RuntimeError):
-        file.close()
+    if isinstance(sys.exc_info()[1], OSError | RuntimeError):
+        # Closing would write once more what could not be written, and end the process: HDF5 crashes over it. So the file
+        # stays open until the process ends, and goes as soon as nobody has it open.
+        _FAILED.append(file)
+        with suppress(OSError):
+            Path(file.filename).unlink()
+        return
+    file.close()
 
 
 def check_room(path: Path, needed: int) -> None:
