@@ -252,7 +252,7 @@ def claiming(shape):
             ["config.json says that images is '../../x'", "data/images (20 files)"],
         ),
         (lambda tree: (tree / "meta/noise_ceiling.json").write_text('{"decoding": 2}'), ["noise ceiling", "is 2"]),
-        (lambda tree: shutil.rmtree(tree / "data"), ["none of images, responses"]),
+        (lambda tree: shutil.rmtree(tree / "data"), ["no folder data with one of images, responses"]),
     ],
 )
 @pytest.mark.parametrize("form", ["folder", "deflated"])

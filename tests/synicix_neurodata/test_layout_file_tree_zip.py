@@ -141,7 +141,7 @@ def test_a_file_that_was_cut_off_is_refused(packed):
 
 def test_a_zip_file_of_other_things_says_what_it_holds(tmp_path):
     np.savez(tmp_path / "a.npz", images=np.zeros(3), responses=np.zeros(3))
-    refused(tmp_path / "a.npz", "none of images, responses", "it holds images.npy, responses.npy")
+    refused(tmp_path / "a.npz", "no folder data with one of images, responses", "it holds images.npy, responses.npy")
     with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
         pass
     refused(tmp_path / "empty.zip", "it holds nothing")

@@ -282,3 +282,11 @@ def test_what_pynwb_warns_of_does_not_reach_the_user(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         describe_recording(path)
+
+
+def test_what_was_chosen_of_the_file_is_told(tmp_path):
+    told = describe_recording(files.write(tmp_path / "a.nwb", *FULL), {"window": 0.25}).taken_from
+    assert list(told) == ["stimulus", "responses", "behavior", "pupil_center", "trials", "window"]
+    assert told["responses"] == "processing/ophys/DfOverF/traces"
+    assert told["trials"] == "intervals/trials, with their tiers"
+    assert told["window"] == "from 0.05 s to 0.3 s after the onset of an image"

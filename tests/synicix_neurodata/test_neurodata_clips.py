@@ -61,7 +61,7 @@ def test_trials_shorter_than_a_clip_are_left_out_and_said():
     clips = cut([6, 2], 4, None)
     assert clips.trial.tolist() == [0]
     assert "1 of 2 trials are shorter than clip_frames = 4" in clips.notes[0]
-    with pytest.raises(DatasetError, match=r"No trial has 8 frames.*2 to 6"):
+    with pytest.raises(DatasetError, match=r"No trial has 8 frames.*longest of the tier has 6"):
         cut([6, 2], 8, None)
 
 

@@ -394,3 +394,26 @@ def test_receptive_fields_of_movies_tell_the_lag(tmp_path):
     assert set(fields.lags.tolist()) == {2}
     best = fields.clearest(3)
     assert (len(best.neurons), best.filters.shape, best.trials) == (3, (3, 16, 24), 60)
+
+
+def test_withheld_zeros_count_for_nothing(simulated, tmp_path):
+    def withhold(file):
+        file["responses"][:] = file["responses"][:] * (file["tiers"][:] != b"test")[:, None]
+
+    path = changed(simulated, tmp_path / "withheld.h5", withhold)
+    inspection = inspect_recording(path)
+    assert inspection.reliability is None
+    with h5py.File(path) as file:
+        answered = file["responses"][file["tiers"][:] != b"test"]
+    np.testing.assert_allclose(inspection.part("responses").values.mean, answered.mean(0), rtol=1e-5)
+    text = run(path).stdout
+    assert "fewer than two stimuli with responses are repeated" in " ".join(text.split())
+    assert "estimated from repeats" not in text
+
+
+def test_a_picture_into_a_folder_that_does_not_exist_is_refused_before_anything_is_read(simulated, tmp_path):
+    result = run(simulated, "--png", tmp_path / "nowhere" / "a.png")
+    assert result.exit_code == 2
+    assert f"there is no folder {tmp_path / 'nowhere'}" in result.output
+    assert "layout" not in result.stdout
+    assert not (tmp_path / "nowhere").exists()

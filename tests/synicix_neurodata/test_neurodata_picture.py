@@ -158,6 +158,7 @@ def test_the_colours_differ_in_lightness_or_hue_for_everyone():
 
 def test_the_command_writes_a_png_in_place_of_an_old_one(tmp_path):
     recording, target = simulated(tmp_path), tmp_path / "pictures" / "out.png"
+    target.parent.mkdir()
     result = run(recording, "--png", target)
     assert result.exit_code == 0, result.output
     assert "reliability" in result.stdout

@@ -91,7 +91,7 @@ def cut_clips(
         raise DatasetError(
             f"No trial has {frames} frames",
             file=recording.path,
-            why=f"those of the tier have {lengths[rows].min()} to {lengths[rows].max()}",
+            why=f"the longest of the tier has {lengths[rows].max()}",
             hint="Set clip_frames to fewer.",
         )
     short = len(rows) - len(long_enough)

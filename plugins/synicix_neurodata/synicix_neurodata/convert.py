@@ -126,28 +126,42 @@ def convert_recording(
     if not recording.trials:
         raise DatasetError("Nothing is converted", file=recording.path, why="the recording holds no trials")
     written = WRITTEN[_MOVIE if recording.is_movie else _STATIC]
+    observations = recording.trials if recording.frames is None else int(recording.frames.sum())
+    dtypes: dict[str, np.dtype[Any]] = {}
     with placed(target, overwrite=overwrite) as temporary, Access(recording) as access:
-        plan, notes = _plan(recording, access)
-        observations = recording.trials if recording.frames is None else int(recording.frames.sum())
-        check_room(target, observations * sum(_observation_bytes(plan)))
-        writer = written.open(temporary, plan)
-        try:
-            for first, parts in _blocks(recording, access, plan):
-                writer.write(first, parts)
-                if progress is not None:
-                    progress(len(next(iter(parts.values()))))
-            writer.finish(recording.noise_ceiling)
-        finally:
-            writer.abandon()
+        while True:
+            plan, notes = _plan(recording, access, dtypes)
+            check_room(target, observations * sum(_observation_bytes(plan)))
+            writer = written.open(temporary, plan)
+            try:
+                for first, parts in _blocks(recording, access, plan):
+                    writer.write(first, parts)
+                    if progress is not None:
+                        progress(len(next(iter(parts.values()))))
+                writer.finish(recording.noise_ceiling)
+                break
+            except _Wider as found:
+                # Files of single trials may differ in type, which only turns out when they are read.
+                dtypes[found.part] = found.dtype
+            finally:
+                writer.abandon()
     layout = describe_recording(target).layout
     return Conversion(target, layout, recording.layout, recording.trials, target.stat().st_size, notes)
+
+
+class _Wider(Exception):
+    """A part of a trial holds what the type of the trials before cannot."""
+
+    def __init__(self, part: str, dtype: np.dtype[Any]) -> None:
+        self.part = part
+        self.dtype = dtype
 
 
 def _same_file(source: Path, target: Path) -> bool:
     return target.exists() and source.exists() and source.samefile(target)
 
 
-def _plan(recording: Recording, access: Access) -> tuple[Plan, tuple[str, ...]]:
+def _plan(recording: Recording, access: Access, dtypes: Mapping[str, np.dtype[Any]]) -> tuple[Plan, tuple[str, ...]]:
     columns, ids, notes = _columns(recording)
     nothing = np.full(recording.trials, "")
     plan = Plan(
@@ -158,7 +172,7 @@ def _plan(recording: Recording, access: Access) -> tuple[Plan, tuple[str, ...]]:
         frame_rate=np.nan if recording.frame_rate is None else recording.frame_rate,
         columns=columns,
         neurons={_name(name): _storable(values) for name, values in recording.neurons.items()},
-        dtypes={part: _dtype(recording, access, part) for part in recording.shapes},
+        dtypes={part: _dtype(recording, access, part) for part in recording.shapes} | dict(dtypes),
         exact=True,
     )
     return plan, notes
@@ -201,13 +215,13 @@ def _blocks(recording: Recording, access: Access, plan: Plan) -> Iterator[tuple[
     if recording.frames is not None:
         for trial, frames in enumerate(recording.frames):
             parts = {part: access.clip(part, trial, 0, int(frames))[None] for part in recording.shapes}
-            yield trial, _checked(recording, plan, trial, parts)
+            yield trial, _checked(plan, parts)
         return
     step = max(1, _BLOCK_BYTES // sum(_observation_bytes(plan)))
     for first in range(0, recording.trials, step):
         rows = np.arange(first, min(first + step, recording.trials))
         parts = {part: access.trials(part, rows) for part in recording.shapes}
-        yield first, _checked(recording, plan, first, parts)
+        yield first, _checked(plan, parts)
 
 
 def _observation_bytes(plan: Plan) -> list[int]:
@@ -215,14 +229,9 @@ def _observation_bytes(plan: Plan) -> list[int]:
     return [int(np.prod(shape)) * plan.dtype(part).itemsize for part, shape in plan.shapes.items()]
 
 
-def _checked(recording: Recording, plan: Plan, first: int, parts: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Refuse values that the type of the first trial cannot hold, as separate files may have."""
+def _checked(plan: Plan, parts: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Make sure that the types of the plan hold all values."""
     for part, values in parts.items():
         if not np.can_cast(values.dtype, plan.dtype(part), "safe"):
-            raise DatasetError(
-                "The recording is not converted",
-                file=recording.path,
-                why=f"the {part} of trial {first} holds {values.dtype}, that of the first trial {plan.dtype(part)}",
-                hint="Give the arrays of all trials one type.",
-            )
+            raise _Wider(part, np.result_type(values.dtype, plan.dtype(part)))
     return parts

@@ -155,7 +155,12 @@ def inspect_recording(
         ids = _known_ids(recording, quick)
         tiers, tiers_problem = _tiers(recording, ids, quick)
         groups = _groups(recording, tiers)
-        parts = tuple(_part(recording, name, () if quick else groups) for name in recording.shapes)
+        withheld = np.empty(0, dtype=np.intp) if tiers is None else tiers.withheld
+        answered = [group for rows in groups if len(group := np.setdiff1d(rows, withheld))]
+        parts = tuple(
+            _part(recording, name, () if quick else answered if name == "responses" else groups)
+            for name in recording.shapes
+        )
         reliability_of, reliability = ("", None) if quick or ids is None else _reliability(recording, parts, tiers, ids)
         uses = tuple(
             mode_use(recording, mode, layout_params or {}, _clip_frames(recording, tiers), quick=quick)
@@ -231,8 +236,10 @@ def _reliability(
     if responses is None or responses.values is None:
         return "", None
     candidates = {} if tiers is None else {tier: tiers.rows[tier] for tier in ("test", "validation", "train")}
+    withheld = () if tiers is None else tiers.withheld
+    unknown = np.union1d(np.asarray(withheld, dtype=np.intp), responses.values.missing)
     for name, rows in {**candidates, "all": np.arange(recording.trials)}.items():
-        found = measure_reliability(recording, np.setdiff1d(rows, responses.values.missing), ids)
+        found = measure_reliability(recording, np.setdiff1d(rows, unknown), ids)
         if found is not None:
             return name, found
     return "", None

@@ -27,6 +27,7 @@ def as_data(inspection: Inspection) -> dict[str, Any]:
     return {
         "file": recording.path,
         "layout": recording.layout,
+        "taken_from": dict(recording.taken_from),
         "movie": recording.is_movie,
         "trials": recording.trials,
         "frames": _frames(recording.frames),

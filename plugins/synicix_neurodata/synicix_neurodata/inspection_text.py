@@ -31,6 +31,7 @@ def as_text(inspection: Inspection) -> str:
         _line("layout", recording.layout),
         _line("trials", _trials(inspection)),
         _table("parts", _part_rows(inspection)),
+        _table("taken from", [[name, where] for name, where in recording.taken_from.items()]),
         _line("missing", _gaps(inspection)),
         _table("tiers", _tier_rows(inspection)),
         _line("repeats", _repeats(inspection.repeats())),
@@ -219,7 +220,7 @@ def _reliability(inspection: Inspection) -> str:
         return (
             ""
             if inspection.stimulus_ids is None or _not_read(inspection)
-            else "not known: fewer than two stimuli are repeated"
+            else f"not known: fewer than two stimuli{_with_answers(inspection)} are repeated"
         )
     least, most = found.repeats
     times = f"{least}" if least == most else f"{least} to {most}"
@@ -230,6 +231,10 @@ def _reliability(inspection: Inspection) -> str:
         f"the whole, {int((explainable >= EXPLAINABLE).sum()):,} of {len(explainable):,} neurons have {EXPLAINABLE} or "
         f"more; oracle {found.oracle.mean():.3f} (correlation of a trial with the mean of the others)"
     )
+
+
+def _with_answers(inspection: Inspection) -> str:
+    return " with responses" if inspection.tiers is not None and len(inspection.tiers.withheld) else ""
 
 
 def _not_read(inspection: Inspection) -> bool:
@@ -270,4 +275,6 @@ def _use(inspection: Inspection) -> str:
     if use is None or inspection.problems:
         return ""
     lines = experiment_lines(Path(inspection.recording.path).name, use)
+    head, files, *rest = lines.splitlines()
+    lines = "\n".join([head, f"{files}  # as seen from the project's dataset directory", *rest])
     return "to use it\n" + textwrap.indent(lines, "    ")

@@ -54,6 +54,8 @@ class Recording:
         does not state it.
     notes : tuple of str
         What a user should know about how the file was understood.
+    taken_from : dict of str to str
+        Where in the file parts, tiers and the like were found, for layouts that leave it open.
     source : Any
         What the layout's reader needs to know; can be pickled.
     """
@@ -72,6 +74,7 @@ class Recording:
     neurons: dict[str, NDArray[Any]] = field(compare=False, default_factory=dict)
     noise_ceiling: dict[str, float] = field(compare=False, default_factory=dict)
     notes: tuple[str, ...] = field(compare=False, default=())
+    taken_from: dict[str, str] = field(compare=False, default_factory=dict)
     source: Any = field(compare=False, default=None)
 
     @property

@@ -163,7 +163,7 @@ def simulate_recording(
     """
     _check(simulation, session, layout)
     path = Path(path)
-    with placed(path, overwrite=overwrite) as temporary:
+    with placed(path, overwrite=overwrite, parents=True) as temporary:
         drawn = _draw(simulation, session)
         writer = WRITTEN[layout].open(temporary, drawn.plan)
         try:

@@ -59,12 +59,15 @@ class Tiers:
         What a user should know of them all.
     test_notes : tuple of str
         Why trials of the test tier are left out, or all of it is.
+    withheld : ndarray of intp
+        Trials of tests whose responses are all zero.
     """
 
     rows: dict[str, NDArray[np.intp]]
     from_file: bool
     notes: tuple[str, ...] = field(default=())
     test_notes: tuple[str, ...] = field(default=())
+    withheld: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, dtype=np.intp))
 
 
 def assign_tiers(recording: Recording, split: Split) -> Tiers:
@@ -98,8 +101,9 @@ def assign_tiers(recording: Recording, split: Split) -> Tiers:
         "train": [name for name in names if name in _TRAIN and name not in test],
         "validation": [name for name in names if name in _VALIDATION and name not in test],
     }
-    test, test_notes = _with_responses(recording, test)
-    members["test"] = list(test)
+    kept_tests, test_notes = _with_responses(recording, test)
+    members["test"] = list(kept_tests)
+    withheld = np.flatnonzero(np.isin(recording.tiers, [name for name in test if name not in kept_tests]))
     rows = {tier: np.flatnonzero(np.isin(recording.tiers, kept)) for tier, kept in members.items()}
     known = {*_TRAIN, *_VALIDATION, *_TEST, *_TEST_IF_NAMED, *split.test_tiers, "none", ""}
     strange = [name for name in names if name not in known]
@@ -108,7 +112,7 @@ def assign_tiers(recording: Recording, split: Split) -> Tiers:
         named = [name for name in names if name in _TEST_IF_NAMED]
         more = f"; test_tiers can name {', '.join(named)}" if named else ""
         test_notes = (f"there are no trials in the test tier, so there is no test score{more}",)
-    return Tiers(rows, True, (*notes, *_leaks(recording, rows, split)), test_notes)
+    return Tiers(rows, True, (*notes, *_leaks(recording, rows, split)), test_notes, withheld)
 
 
 def _check(recording: Recording, split: Split) -> None:

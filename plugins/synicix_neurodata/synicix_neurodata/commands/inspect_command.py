@@ -63,6 +63,8 @@ def _check_picture(png: Path | None, quick: bool, recording: Path) -> None:
         raise click.UsageError(f"--png names {png}, which does not end in .png.")
     if recording.resolve() in png.resolve().parents:
         raise click.UsageError(f"--png names {png}, which is in the folder of the recording; nothing is written there.")
+    if not png.parent.is_dir():
+        raise click.UsageError(f"--png names {png}, and there is no folder {png.parent}.")
     from synicix_neurodata.picture import check_matplotlib
 
     check_matplotlib()

@@ -44,6 +44,8 @@ STATIC_NAMES = {
 VIDEO_NAMES = {**STATIC_NAMES, "stimulus": ("videos", "inputs"), "pupil_center": ("pupil_center", "eye_position")}
 """Folders of each part in a movie tree, of the one form and of the other."""
 
+_SIGNS_OF_DAMAGE = ("cut off", "damaged", "does not have the", "is not where")
+
 _NUMBERED = re.compile(r"(0|[1-9][0-9]{0,11})\.npy")
 
 
@@ -129,11 +131,16 @@ def opened_tree(path: str | Path) -> Iterator[TreeFiles]:
             files.close()
     except (OSError, ValueError) as error:
         why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else str(error)
+        damaged = any(word in why for word in _SIGNS_OF_DAMAGE)
         raise DatasetError(
             "The recording cannot be read",
             file=str(path),
             why=why,
-            hint="Copy it again from where it came from, and check who may read it.",
+            hint="Check who may read it."
+            if isinstance(error, PermissionError)
+            else "Copy it again from where it came from."
+            if damaged
+            else "Check how it was made; docs/recordings.md describes the layout.",
         ) from error
 
 
@@ -158,7 +165,7 @@ def read_trials(files: TreeFiles, names: Mapping[str, Sequence[str]]) -> Trials:
     found = {part: (name, f"data/{folders[name]}") for part, name in known.items() if name is not None}
     if not found:
         wanted = ", ".join(name for options in names.values() for name in options)
-        raise bad_tree(files, f"its folder data has none of {wanted}")
+        raise bad_tree(files, f"there is no folder data with one of {wanted}, at the top or in one folder")
     numbered = {part: _numbered(files.sizes(folder)) for part, (_, folder) in found.items()}
     tiers = read_tiers(files)
     most = max((max(sizes, default=-1) + 1 for sizes, _ in numbered.values()), default=0)

@@ -63,7 +63,7 @@ def read_table(files: TreeFiles, folder: str, length: int) -> tuple[dict[str, ND
         table[file.removesuffix(".npy")] = _text(array_of(name, files.read(name)))
     if not unused:
         return table, ()
-    return table, (f"not used, because they are no values for each of {length}: {'; '.join(unused)}",)
+    return table, (f"not used, because they have not one value for each of {length}: {'; '.join(unused)}",)
 
 
 def read_noise_ceiling(files: TreeFiles) -> dict[str, float]:

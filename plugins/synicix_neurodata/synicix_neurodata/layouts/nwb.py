@@ -86,8 +86,24 @@ def _describe(path: Path, said: Mapping[str, Any]) -> Recording:
             neurons=responses.neurons,
             noise_ceiling=_noise_ceiling(nwb),
             notes=(*responses.notes, *behavior_notes, *pupil_notes, *notes, *invalid_notes),
+            taken_from=_taken_from(stimulus, source, table, tiers),
             source=source,
         )
+
+
+def _taken_from(
+    stimulus: Stimulus, source: NwbSource, table: TrialsTable | None, tiers: NDArray[np.str_] | None
+) -> dict[str, str]:
+    """Tell which of all that a file holds was used."""
+    told = {"stimulus": stimulus.name}
+    for part, held in source.parts.items():
+        paths = [held.data] if isinstance(held, Spikes) else [series.data for series in held]
+        told[part] = ", ".join(path.removesuffix("/data") for path in paths)
+    if table is not None:
+        told["trials"] = table.name + ("" if tiers is None else ", with their tiers")
+    if source.window is not None and not stimulus.movie:
+        told["window"] = f"from {source.delay:g} s to {source.delay + source.window:g} s after the onset of an image"
+    return told
 
 
 _Cut = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64] | None, list[str]]

@@ -22,14 +22,30 @@ _FAILED: list[h5py.File] = []
 
 
 @contextmanager
-def placed(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def placed(path: Path, *, overwrite: bool = False, parents: bool = False) -> Iterator[Path]:
     """Give a temporary name for a file or folder to write, which gets the name `path` at the end.
+
+    Parameters
+    ----------
+    path : Path
+    overwrite : bool
+        Whether what exists there is replaced.
+    parents : bool
+        Whether the folder that it is to be in is made where it is missing.
 
     Raises
     ------
     DatasetError
-        If `path` exists and `overwrite` is false, or it cannot be written. Then nothing is left behind.
+        If `path` exists and `overwrite` is false, its folder does not exist and `parents` is false, or it cannot be
+        written. Then nothing is left behind.
     """
+    if not parents and not path.parent.is_dir():
+        raise DatasetError(
+            "Nothing is written",
+            file=str(path),
+            why=f"there is no folder {path.parent}",
+            hint="Make it first, or name another one.",
+        )
     if path.exists() and not overwrite:
         raise DatasetError(
             "The recording is not written",
