@@ -99,7 +99,7 @@ class Access:
         """Leave the open file out, so that the object can be sent to other processes."""
         return Access, (self.recording, self.stimulus_scale)
 
-    def _read(self, part: str, read: Any) -> NDArray[Any]:
+    def _read(self, part: str, read: Callable[[Any], Any]) -> NDArray[Any]:
         try:
             # A handle that came along through a fork shares its file offset with the parent.
             opened = self._opened

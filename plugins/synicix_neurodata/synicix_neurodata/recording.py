@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PARTS", "Layout", "Reader", "Recording"]
+__all__ = ["PARTS", "ClipReader", "Layout", "Reader", "Recording", "TrialReader"]
 
 PARTS = ("stimulus", "responses", "behavior", "pupil_center")
 """The arrays that a dataset is made of, under these names in every layout."""
@@ -101,17 +101,27 @@ class Recording:
         return f"{told}; its tiers are " + ", ".join(f"{name} {count}" for name, count in self.file_tiers().items())
 
 
-class Reader(Protocol):
-    """Reads the arrays of one recording; kept open, used by one process only. It may raise OSError or DatasetError."""
+class TrialReader(Protocol):
+    """Reads the arrays of a static recording; kept open, used by one thread only. It may raise any exception."""
 
     def trials(self, part: str, trials: NDArray[np.intp]) -> NDArray[Any]:
-        """Return a part of a static recording for trials that are sorted and unique: (len(trials), *shape)."""
-
-    def clip(self, part: str, trial: int, start: int, stop: int) -> NDArray[Any]:
-        """Return frames start to stop of a movie: stimulus (C, frames, H, W), every other part (columns, frames)."""
+        """Return a part of trials that are sorted and unique: (len(trials), *shape)."""
 
     def close(self) -> None:
         """Close the file."""
+
+
+class ClipReader(Protocol):
+    """The same for a movie recording."""
+
+    def clip(self, part: str, trial: int, start: int, stop: int) -> NDArray[Any]:
+        """Return frames start to stop of a trial: stimulus (C, frames, H, W), every other part (columns, frames)."""
+
+    def close(self) -> None:
+        """Close the file."""
+
+
+Reader = TrialReader | ClipReader
 
 
 @dataclass(frozen=True)
@@ -127,7 +137,7 @@ class Layout:
     describe : callable
         ``(path, options) -> Recording``, its `identity` and `options` left out; raises DatasetError for what is wrong with it.
     open : callable
-        ``(recording) -> Reader``.
+        ``(recording) -> Reader``: a `TrialReader` of a static recording, a `ClipReader` of movies.
     options : tuple of str
         What a user may set for it (`layout_params` of the dataset).
     """

@@ -141,9 +141,6 @@ class _MovieReader:
         self._files = open_tree(recording.path)
         self._source: _Source = recording.source
 
-    def trials(self, part: str, trials: NDArray[np.intp]) -> NDArray[Any]:
-        raise NotImplementedError("a movie recording is read clip by clip")
-
     def clip(self, part: str, trial: int, start: int, stop: int) -> NDArray[Any]:
         name = f"{self._source.folders[part]}/{trial}.npy"
         values = self._files.mapped(name)

@@ -87,9 +87,6 @@ class _StaticReader:
             return np.empty((0, *self._shapes[part]), np.float32)
         return np.stack([self._array(part, int(trial)) for trial in trials])
 
-    def clip(self, part: str, trial: int, start: int, stop: int) -> NDArray[Any]:
-        raise NotImplementedError("a static recording has no frames")
-
     def close(self) -> None:
         self._files.close()
 

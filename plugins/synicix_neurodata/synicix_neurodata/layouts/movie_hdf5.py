@@ -213,9 +213,6 @@ class _MovieReader:
     def __init__(self, path: str) -> None:
         self._file = open_for_reading(path)
 
-    def trials(self, part: str, trials: NDArray[np.intp]) -> NDArray[Any]:
-        raise NotImplementedError("a movie recording is read clip by clip")
-
     def clip(self, part: str, trial: int, start: int, stop: int) -> NDArray[Any]:
         whole = self._file[ARRAYS[part]]
         before: tuple[Any, ...] = (trial,)

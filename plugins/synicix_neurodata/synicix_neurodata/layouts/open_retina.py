@@ -264,9 +264,6 @@ class _OpenRetinaReader:
         self._file = open_for_reading(self._source.session)
         self._stimulus = functools.lru_cache(_KEPT_OPEN)(FolderFiles(recording.path).mapped)
 
-    def trials(self, part: str, trials: NDArray[np.intp]) -> NDArray[Any]:
-        raise NotImplementedError("a recording of movies has frames")
-
     def clip(self, part: str, trial: int, start: int, stop: int) -> NDArray[Any]:
         cut, source = self._source.cut, self._source
         name = cut.names[cut.stimulus[trial]]

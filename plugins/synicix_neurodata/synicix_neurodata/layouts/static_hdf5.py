@@ -129,9 +129,6 @@ class _StaticReader:
     def trials(self, part: str, trials: NDArray[np.intp]) -> NDArray[Any]:
         return read_rows(self._file[ARRAYS[part]], trials)
 
-    def clip(self, part: str, trial: int, start: int, stop: int) -> NDArray[Any]:
-        raise NotImplementedError("a static recording has no frames")
-
     def close(self) -> None:
         self._file.close()
 

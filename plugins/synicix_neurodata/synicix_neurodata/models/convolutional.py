@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from synicix_core.errors import ParamsError
 from synicix_neurodata.models.core import ConvolutionalCore
-from synicix_neurodata.models.output import BehaviorGain, OutputNonlinearity, nonlinear
+from synicix_neurodata.models.encoder import Encoder
+from synicix_neurodata.models.output import OutputNonlinearity
 from synicix_neurodata.models.readouts import FactorizedReadout, GaussianReadout
 from synicix_neurodata.models.shapes import (
     Shapes,
@@ -28,7 +28,7 @@ _TEMPORAL_KERNEL = 5
 """Frames that a layer sees of a movie, unless said otherwise."""
 
 
-class ConvolutionalEncoder(nn.Module):
+class ConvolutionalEncoder(Encoder):
     """Convolutional core and a readout of each neuron; returns ``(output, regularization_loss)``.
 
     The penalty is ``l1_loss_lamda * L1 + laplace_loss_lamda * roughness + group_loss_lamda * group norm``: the L1 norm of
@@ -108,7 +108,6 @@ class ConvolutionalEncoder(nn.Module):
         output_nonlinearity: OutputNonlinearity = "auto",
         nonnegative_output: bool = False,
     ) -> None:
-        super().__init__()
         shapes, mistakes = read_shapes(input_shape, output_shape)
         strengths = {
             "l1_loss_lamda": l1_loss_lamda,
@@ -134,14 +133,9 @@ class ConvolutionalEncoder(nn.Module):
         ]
         if mistakes or shapes is None:
             raise ParamsError("ConvolutionalEncoder cannot be built", mistakes)
-        self.shapes = shapes
         if output_nonlinearity == "auto":
             output_nonlinearity = "elu+1" if nonnegative_output else "identity"
-        self.output_nonlinearity: str = output_nonlinearity
-        self.regularized = any(strengths.values())
-        for name, strength in strengths.items():
-            self.register_buffer(name, torch.tensor(float(strength)), persistent=False)
-
+        super().__init__(shapes, output_nonlinearity, strengths)
         if temporal_kernel is None:
             temporal_kernel = 1 if shapes.frames is None else min(_TEMPORAL_KERNEL, shapes.frames)
         self.core = ConvolutionalCore(
@@ -160,31 +154,17 @@ class ConvolutionalEncoder(nn.Module):
             if readout == "factorized"
             else GaussianReadout(hidden_channels, shapes.neurons, full=readout == "full-gaussian")
         )
-        self.gain = BehaviorGain(shapes.modulators, shapes.neurons) if shapes.modulators else None
 
-    def forward(self, x: Any) -> tuple[Tensor, Tensor]:
-        """Predict one batch.
+    def drive(self, stimulus: Tensor) -> Tensor:
+        """Read out the features that the core finds; images pass as movies of one frame."""
+        if self.shapes.frames is None:
+            frame: Tensor = self.readout(self.core(stimulus.unsqueeze(2)))
+            return frame.squeeze(2)
+        drive: Tensor = self.readout(self.core(stimulus))
+        return drive
 
-        Parameters
-        ----------
-        x : Tensor or dict of str to Tensor
-            First axis batch, otherwise as `input_shape`, of any number of frames; any dtype.
-
-        Returns
-        -------
-        output : Tensor, (batch, neurons) or (batch, neurons, T)
-            In float32 at least, also under autocast.
-        regularization_loss : Tensor, ()
-        """
-        stimulus = (x["stimulus"] if self.shapes.named else x).to(self.readout.bias.dtype)
-        movies = self.shapes.frames is not None
-        drive = self.readout(self.core(stimulus if movies else stimulus.unsqueeze(2)))
-        output = nonlinear(drive if movies else drive.squeeze(2), self.output_nonlinearity)
-        if self.gain is not None:
-            output = output * self.gain(x, stimulus.shape[2] if movies else None)
-        return output, self._penalty() if self.regularized else output.new_zeros(())
-
-    def _penalty(self) -> Tensor:
+    def penalty(self) -> Tensor:
+        """Return the penalties of readout and core."""
         return (
             self.l1_loss_lamda * self.readout.l1()
             + self.laplace_loss_lamda * self.core.roughness()

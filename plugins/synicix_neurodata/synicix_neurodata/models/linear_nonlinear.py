@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from synicix_core.errors import ParamsError
-from synicix_neurodata.models.output import BehaviorGain, OutputNonlinearity, nonlinear
+from synicix_neurodata.models.encoder import Encoder
+from synicix_neurodata.models.output import OutputNonlinearity
 from synicix_neurodata.models.penalties import laplacian
 from synicix_neurodata.models.shapes import (
     Shapes,
@@ -22,7 +23,7 @@ from synicix_neurodata.models.shapes import (
 __all__ = ["LinearNonlinear"]
 
 
-class LinearNonlinear(nn.Module):
+class LinearNonlinear(Encoder):
     """Linear filter and nonlinearity of each neuron; returns ``(output, regularization_loss)``.
 
     With a filter w of a neuron, its penalty is ``l1_loss_lamda * sum |w| + l2_loss_lamda * sum w**2 +
@@ -80,7 +81,6 @@ class LinearNonlinear(nn.Module):
         output_nonlinearity: OutputNonlinearity = "auto",
         nonnegative_output: bool = False,
     ) -> None:
-        super().__init__()
         shapes, mistakes = read_shapes(input_shape, output_shape)
         strengths = {
             "l1_loss_lamda": l1_loss_lamda,
@@ -94,40 +94,25 @@ class LinearNonlinear(nn.Module):
         ]
         if mistakes or shapes is None:
             raise ParamsError("LinearNonlinear cannot be built", mistakes)
-        self.shapes = shapes
         if output_nonlinearity == "auto":
             output_nonlinearity = "softplus" if nonnegative_output else "identity"
-        self.output_nonlinearity: str = output_nonlinearity
-        self.regularized = any(strengths.values())
-        for name, strength in strengths.items():
-            self.register_buffer(name, torch.tensor(float(strength)), persistent=False)
-
+        super().__init__(shapes, output_nonlinearity, strengths)
         frames = () if shapes.frames is None else (history,)
         self.filters = nn.Parameter(torch.zeros(shapes.neurons, shapes.channels, *frames, shapes.height, shapes.width))
         self.bias = nn.Parameter(torch.zeros(shapes.neurons))
-        self.gain = BehaviorGain(shapes.modulators, shapes.neurons) if shapes.modulators else None
 
-    def forward(self, x: Any) -> tuple[Tensor, Tensor]:
-        """Predict one batch.
+    def drive(self, stimulus: Tensor) -> Tensor:
+        """Filter the stimulus and add the bias."""
+        return self._filtered_images(stimulus) if self.shapes.frames is None else self._filtered_movies(stimulus)
 
-        Parameters
-        ----------
-        x : Tensor or dict of str to Tensor
-            First axis batch, otherwise as `input_shape`, of any number of frames; any dtype.
-
-        Returns
-        -------
-        output : Tensor, (batch, neurons) or (batch, neurons, T)
-            In float32 at least, also under autocast.
-        regularization_loss : Tensor, ()
-        """
-        stimulus = (x["stimulus"] if self.shapes.named else x).to(self.filters.dtype)
-        movies = self.shapes.frames is not None
-        drive = self._filtered_movies(stimulus) if movies else self._filtered_images(stimulus)
-        output = nonlinear(drive, self.output_nonlinearity)
-        if self.gain is not None:
-            output = output * self.gain(x, stimulus.shape[2] if movies else None)
-        return output, self._penalty() if self.regularized else output.new_zeros(())
+    def penalty(self) -> Tensor:
+        """Return the penalties of the filters, averaged over neurons."""
+        each = (
+            self.l1_loss_lamda * self.filters.abs()
+            + self.l2_loss_lamda * self.filters.square()
+            + self.laplace_loss_lamda * laplacian(self.filters).square()
+        )
+        return each.sum() / self.shapes.neurons
 
     def _filtered_images(self, stimulus: Tensor) -> Tensor:
         return nn.functional.linear(stimulus.flatten(1), self.filters.flatten(1), self.bias)
@@ -138,14 +123,6 @@ class LinearNonlinear(nn.Module):
         filters = self.filters.movedim(2, -1).flatten(1, 3)
         history = filters.shape[-1]
         return nn.functional.conv1d(nn.functional.pad(pixels, (history - 1, 0)), filters, self.bias)
-
-    def _penalty(self) -> Tensor:
-        each = (
-            self.l1_loss_lamda * self.filters.abs()
-            + self.l2_loss_lamda * self.filters.square()
-            + self.laplace_loss_lamda * laplacian(self.filters).square()
-        )
-        return each.sum() / self.shapes.neurons
 
 
 def _history_mistakes(history: int, shapes: Shapes | None) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import uuid
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ _EPOCH = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
 """A session that was never held began then."""
 
 
-class _NwbWriter:
+class _NwbWriter(ABC):
     """What the writers share: everything is laid out once by pynwb, then its arrays are filled trial by trial."""
 
     def __init__(self, path: Path, plan: Plan) -> None:
@@ -83,8 +84,9 @@ class _NwbWriter:
         """Close the file."""
         abandoned(self._file)
 
+    @abstractmethod
     def _lay_out(self, content: Any) -> None:
-        raise NotImplementedError
+        """Add everything to the file's content, its arrays still empty."""
 
 
 class _ImagesWriter(_NwbWriter):
@@ -119,8 +121,9 @@ class _ImagesWriter(_NwbWriter):
                 self._written[number] = True
                 self._file[f"stimulus/templates/images/{image_name(number)}"][...] = _channels_last(image)
 
+    @abstractmethod
     def _write_responses(self, first: int, values: NDArray[Any]) -> None:
-        raise NotImplementedError
+        """Write or keep the responses (trials, neurons) of successive trials."""
 
 
 class NwbTracesWriter(_ImagesWriter):
