@@ -50,6 +50,17 @@ class WorkerSettings:
     One, because several workers side by side use the cores of a machine better than one worker's threads do, and because
     the last digits of a result depend on the number of threads.
     """
+    fuse: str = "auto"
+    """How many tasks that are alike are trained together: ``auto``, ``off``, or a number from 2 on."""
+
+    @property
+    def group_size(self) -> int | None:
+        """Number of tasks to train together that somebody named; None where ``fuse`` is ``auto``, 1 where it is ``off``."""
+        return {"auto": None, "off": 1}[self.fuse] if self.fuse in ("auto", "off") else int(self.fuse)
+
+    resident_share: float = 0.25
+    """Datasets that have ``tensors()``, and take no more than this share of the device's free memory, are put there whole and
+    kept for the next task; 0 leaves all of them where they are."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +171,8 @@ TEMPLATE = """\
 # checkpoint_seconds = 30.0           # time between checkpoints; large ones come less often
 # checkpoint_epochs = 0               # a checkpoint after so many epochs, too; 0: by time alone
 # threads = 1                         # CPU threads of one worker; 0 leaves the choice to torch
+# fuse = "auto"                       # tasks that are alike are trained together: "auto", "off" or how many
+# resident_share = 0.25               # datasets up to this share of the free memory stay on the device; 0: none does
 """
 
 
@@ -193,6 +206,10 @@ def _is_schema_name(value: str) -> bool:
     )
 
 
+def _is_fuse(value: str) -> bool:
+    return value in ("auto", "off") or (re.fullmatch(r"[0-9]{1,6}", value) is not None and int(value) >= 2)
+
+
 def _positive(key: str) -> _Setting:
     return _Setting(
         f"worker.{key}", float, "a number of seconds above 0", lambda value: math.isfinite(value) and value > 0
@@ -222,6 +239,7 @@ _SETTINGS = (
     _positive("checkpoint_seconds"),
     _Setting("worker.checkpoint_epochs", int, "an integer from 0 on", lambda value: value >= 0),
     _Setting("worker.threads", int, "an integer from 0 on", lambda value: value >= 0),
+    _Setting("worker.resident_share", float, "a number from 0 to 0.9", lambda value: 0 <= value <= 0.9),
 )
 _BY_KEY = {setting.key: setting for setting in _SETTINGS}
 _BY_FLAT = {setting.flat: setting for setting in _SETTINGS}
@@ -298,6 +316,8 @@ def _check(setting: _Setting, value: Any, where: str, mistakes: list[str]) -> An
             return None
     if setting.kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
+    if setting.key == "worker.fuse" and isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
     if type(value) is not setting.kind or not setting.accepts(value):
         mistakes.append(f"{where}: must be {setting.wanted}, not {value!r}")
         return None

@@ -18,6 +18,7 @@ __all__ = [
     "move",
     "split_batch",
     "split_output",
+    "with_channels_last",
 ]
 
 
@@ -39,6 +40,17 @@ def move(value: Any, device: torch.device) -> Any:
     if isinstance(value, torch.Tensor):
         return value if value.device == device else value.to(device, non_blocking=True)
     return map_tensors(lambda tensor: tensor.to(device, non_blocking=True), value)
+
+
+def with_channels_last(value: Any) -> Any:
+    """Return `value` with the channels of images, (batch, channels, rows, columns), last in memory; of movies, too."""
+
+    def arrange(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.dim() == 4:
+            return tensor.contiguous(memory_format=torch.channels_last)
+        return tensor.contiguous(memory_format=torch.channels_last_3d) if tensor.dim() == 5 else tensor
+
+    return map_tensors(arrange, value)
 
 
 def split_batch(batch: Any) -> tuple[Any, Any]:

@@ -19,6 +19,7 @@ from synicix_core.training.contract import Metric
 from synicix_core.training.loaders import TaskDataLoader, make_loader
 from synicix_core.training.metrics import Loss
 from synicix_core.training.random_state import derive_seed, new_generator
+from synicix_core.training.resident import ResidentTier
 from synicix_core.training.spec import TIERS, Component, TaskSpec
 
 __all__ = [
@@ -195,6 +196,7 @@ def make_tier_loader(
     *,
     in_order: bool = False,
     after_batch: Callable[[], None] | None = None,
+    resident: ResidentTier | None = None,
 ) -> TaskDataLoader | None:
     """Return the loader of a tier with its configured sampler, or in order whatever is configured; None if empty."""
     registered, component = parts.samplers[tier], spec.samplers.get(tier)
@@ -217,6 +219,7 @@ def make_tier_loader(
         device=device,
         after_batch=after_batch,
         generators=(generator,),
+        resident=resident,
     )
 
 

@@ -25,6 +25,7 @@ from synicix_core.training.build import (
 )
 from synicix_core.training.contract import Metric
 from synicix_core.training.random_state import derive_seed, seed_everything
+from synicix_core.training.resident import ResidentTier
 from synicix_core.training.saved_files import load_plain
 from synicix_core.training.spec import TIERS, TaskSpec
 from synicix_core.training.tier_pass import run_tier
@@ -142,6 +143,7 @@ def score_tier(
     tier: str,
     device: torch.device,
     after_batch: Callable[[], None] | None = None,
+    resident: ResidentTier | None = None,
 ) -> dict[str, float | None] | None:
     """Return the metrics of `model` on a tier, or None for an empty tier.
 
@@ -153,7 +155,9 @@ def score_tier(
     in_order = tier == "train" and (sampler is None or getattr(sampler.provider, "yields", "index") == "index")
     # The same numbers after training and years later, even where a sampler or dataset draws random numbers.
     seed_everything(derive_seed(spec.seed, f"score:{tier}"))
-    loader = make_tier_loader(spec, parts, dataset, tier, device, in_order=in_order, after_batch=after_batch)
+    loader = make_tier_loader(
+        spec, parts, dataset, tier, device, in_order=in_order, after_batch=after_batch, resident=resident
+    )
     if loader is None:
         return None
     set_float32_precision(tf32=False)

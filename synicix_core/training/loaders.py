@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, RandomSampler, Sampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler, SequentialSampler
 
 from synicix_core.errors import SynicixError
 from synicix_core.training.random_state import derive_seed, new_generator, seed_cpu
+from synicix_core.training.resident import ResidentTier
 
 __all__ = ["TaskDataLoader", "make_loader"]
 
@@ -25,6 +26,8 @@ class TaskDataLoader(DataLoader[Any]):
     """A DataLoader that tells, after each batch, that the task is alive, and whose processes can be gone on with.
 
     It also knows which examples it read, so that a metric can be told what belongs to each row of the outputs: see `column`.
+
+    Where the tier is on the device, batches are gathered there, the same ones in the same order, and no process is started.
 
     A data-loading process is seeded anew for each batch. So what an example looks like follows from the generator
     `batch_seeds` and the batch's number in its epoch, not from what the process read before, and a training that was
@@ -38,11 +41,14 @@ class TaskDataLoader(DataLoader[Any]):
         Draws one number for each epoch read with data-loading processes.
     further_generators : tuple of torch.Generator
         Everything random that the loader draws from besides its own ``generator`` and those of its samplers.
+    resident : ResidentTier or None
+        The tier on the device.
     """
 
     after_batch: Callable[[], None] | None = None
     batch_seeds: torch.Generator | None = None
     further_generators: tuple[torch.Generator, ...] = ()
+    resident: ResidentTier | None = None
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -50,8 +56,23 @@ class TaskDataLoader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Yield the batches of one epoch."""
+        if self.resident is not None:
+            return map(self.resident.take, self.positions())
         self._passes.latest = reading = _Pass()
         return _watched(super().__iter__(), reading, self.after_batch)
+
+    def positions(self) -> Iterator[torch.Tensor]:
+        """Yield, in place of the batches of an epoch, which examples they consist of: int64, (examples,).
+
+        Nothing is asked of the sampler before it would be for the batch itself, and nothing random is drawn otherwise.
+
+        Raises
+        ------
+        SynicixError
+            If the sampler does not yield positions.
+        """
+        self._passes.latest = reading = _Pass()
+        return _handed_out(_orders(self), reading, self.after_batch)
 
     def column(self, name: str) -> NDArray[Any]:
         """Return a column of the dataset for the examples that were handed out in the latest pass, in their order.
@@ -107,6 +128,7 @@ def make_loader(
     device: torch.device | None = None,
     after_batch: Callable[[], None] | None = None,
     generators: tuple[torch.Generator, ...] = (),
+    resident: ResidentTier | None = None,
 ) -> TaskDataLoader | None:
     """Return the loader of a tier, or None for an empty one.
 
@@ -132,6 +154,8 @@ def make_loader(
         See `TaskDataLoader`.
     generators : tuple of torch.Generator
         What `sampler` draws from.
+    resident : ResidentTier, optional
+        The tier, if it is on the device.
     """
     if len(dataset) == 0:
         return None
@@ -140,7 +164,7 @@ def make_loader(
         generator = new_generator(seed, f"sampler:{tier}")
         sampler = RandomSampler(dataset, generator=generator) if shuffled else SequentialSampler(dataset)
     how: dict[str, Any] = {"batch_sampler": sampler} if batches else {"sampler": sampler, "batch_size": batch_size}
-    if num_workers > 0:
+    if num_workers > 0 and resident is None:
         how |= {
             "num_workers": num_workers,
             "multiprocessing_context": "spawn",
@@ -151,12 +175,13 @@ def make_loader(
         dataset,
         # Without it each epoch, of any tier, would take a number from torch's global generator.
         generator=new_generator(seed, f"loader:{tier}"),
-        pin_memory=device is not None and device.type == "cuda",
+        pin_memory=resident is None and device is not None and device.type == "cuda",
         **how,
     )
     loader.after_batch = after_batch
     loader.batch_seeds = new_generator(seed, f"batches:{tier}")
     loader.further_generators = (loader.batch_seeds, *generators)
+    loader.resident = resident
     return loader
 
 
@@ -211,6 +236,52 @@ def _positions(batch: Any) -> NDArray[np.int64] | None:
         return np.fromiter(map(operator.index, batch), np.int64)
     except (TypeError, OverflowError):
         return None  # keys of another kind are the dataset's own affair, as long as nobody asks for a column
+
+
+def _orders(loader: TaskDataLoader) -> Iterator[torch.Tensor]:
+    """Yield the positions of each batch as the sampler gives them; torch's own samplers without a list of numbers."""
+    sampler, batches = loader.sampler, loader.batch_sampler
+    size = len(loader.dataset)  # type: ignore[arg-type]  # every dataset of a task has a length
+    ordinary = type(batches) is BatchSampler and not batches.drop_last
+    if ordinary and type(sampler) is SequentialSampler and len(sampler) == size:
+        assert isinstance(batches, BatchSampler)
+        yield from torch.split(torch.arange(size), batches.batch_size)
+    elif ordinary and type(sampler) is RandomSampler and _draws_a_permutation(sampler, size):
+        assert isinstance(batches, BatchSampler)
+        permutation = torch.randperm(size, generator=sampler.generator)
+        for start in range(0, size, batches.batch_size):
+            if start + batches.batch_size > size:
+                torch.randperm(
+                    size, generator=sampler.generator
+                )  # RandomSampler does, before it finds that it is through
+            yield permutation[start : start + batches.batch_size]
+        if size % batches.batch_size == 0:
+            torch.randperm(size, generator=sampler.generator)
+    else:
+        for batch in batches if batches is not None else sampler:
+            positions = _positions(batch)
+            if positions is None:
+                raise SynicixError(
+                    "the sampler does not yield positions",
+                    where=type(sampler).__name__,
+                    hint="A sampler for a dataset with tensors() yields integers, or lists of them.",
+                )
+            yield torch.from_numpy(np.where(positions < 0, positions + size, positions))
+
+
+def _draws_a_permutation(sampler: RandomSampler, size: int) -> bool:
+    return sampler.generator is not None and not sampler.replacement and sampler.num_samples == size
+
+
+def _handed_out(
+    batches: Iterable[torch.Tensor], reading: _Pass, after_batch: Callable[[], None] | None
+) -> Iterator[torch.Tensor]:
+    for positions in batches:
+        reading.batches.append(positions.numpy())
+        if after_batch is not None:
+            after_batch()
+        reading.handed_out += 1
+        yield positions
 
 
 class _Seeded:

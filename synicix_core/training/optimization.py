@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from synicix_core.training.batches import batch_size, cut, full_precision, move, split_batch, split_output
+from synicix_core.training.averaging import Average
+from synicix_core.training.batches import (
+    batch_size,
+    cut,
+    full_precision,
+    move,
+    split_batch,
+    split_output,
+    with_channels_last,
+)
 from synicix_core.training.loss_sums import LossSums
 from synicix_core.training.metrics import per_sample_weight
 from synicix_core.training.precision import Precision
@@ -42,6 +52,10 @@ class Optimization:
     parts : int
         Into how many parts each batch is split. Their gradients add up to those of the whole batch, up to rounding, for a
         criterion that sums or averages over samples; batch normalization and dropout see one part at a time.
+    average : Average, optional
+        Told after each step that was made.
+    channels_last : bool
+        Whether images go to the model with their channels last in memory.
 
     Attributes
     ----------
@@ -62,6 +76,8 @@ class Optimization:
         clip_value: float | None,
         skip_nonfinite: bool,
         parts: int = 1,
+        average: Average | None = None,
+        channels_last: bool = False,
     ) -> None:
         self.model = model
         self.criterion = criterion
@@ -69,19 +85,24 @@ class Optimization:
         self.learning_rate = learning_rate
         self.precision = precision
         self.device = device
+        self.clip_norm, self.clip_value = clip_norm, clip_value
+        self.skip_nonfinite = skip_nonfinite
+        self.parts = parts
+        self.average = average
+        self.channels_last = channels_last
         self.skipped_steps = 0
-        self._clip_norm, self._clip_value = clip_norm, clip_value
-        self._skip_nonfinite = skip_nonfinite
-        self._parts = parts
         self._uncut = False
         self._needs_true_gradients = clip_norm is not None or clip_value is not None or skip_nonfinite
 
-    def step(self, batch: Any, sums: LossSums) -> None:
-        """Learn from a batch and add its loss and penalty to `sums`, unless the step is left out."""
+    def step(self, batches: Sequence[Any], sums: LossSums) -> None:
+        """Learn from one batch, or from several as from one, and add losses and penalties to `sums`, unless it is left out.
+
+        The gradient of several batches is the mean over all their samples, whatever the size of each.
+        """
         self.optimizer.zero_grad()
-        pieces = [batch] if self._parts == 1 else cut(batch, self._parts)
-        whole = _count(batch) if len(pieces) > 1 else None
-        self._uncut = self._uncut or (self._parts > 1 and whole is None and _count(batch) > 1)
+        pieces = batches if self.parts == 1 else [piece for batch in batches for piece in cut(batch, self.parts)]
+        whole = sum(map(_count, batches)) if len(pieces) > 1 else None
+        self._uncut = self._uncut or (self.parts > 1 and len(pieces) == len(batches) and _count(batches[0]) > 1)
         learnt = []
         for piece in pieces:
             losses = self._learn(piece, whole)
@@ -96,6 +117,8 @@ class Optimization:
                 return
         if self.precision.step(self.optimizer):
             self.learning_rate.after_step()
+            if self.average is not None:
+                self.average.update()
             for losses in learnt:
                 sums.add(*losses)
         else:
@@ -110,7 +133,9 @@ class Optimization:
         ]
         sees = f"; {' and '.join(kinds)} saw one part at a time" if kinds else ""
         whole = "; some batches could not be split, because their tensors differ in length" if self._uncut else ""
-        return f"trained in {self._parts} micro-batches per batch, because a whole one did not fit into memory{sees}{whole}"
+        return (
+            f"trained in {self.parts} micro-batches per batch, because a whole one did not fit into memory{sees}{whole}"
+        )
 
     def _learn(self, batch: Any, whole: int | None) -> tuple[torch.Tensor, torch.Tensor | None, int] | None:
         """Add the gradients of a batch, or of a part of one with `whole` samples; None if its loss forbids the step.
@@ -122,6 +147,8 @@ class Optimization:
         inputs, targets = split_batch(batch)
         count = batch_size(targets) or batch_size(inputs)
         inputs, targets = move(inputs, self.device), move(targets, self.device)
+        if self.channels_last:
+            inputs = with_channels_last(inputs)
         with self.precision.autocast():
             output, penalty = split_output(self.model(inputs))
         loss = criterion_loss(self.criterion, full_precision(output), targets)
@@ -130,7 +157,7 @@ class Optimization:
             # A mean over some of the samples counts for as many as they are; so does the penalty, which is to count once.
             objective = loss * (per_sample_weight(self.criterion, count) / per_sample_weight(self.criterion, whole))
             objective = objective if penalty is None else objective + penalty * (count / whole)
-        if self._skip_nonfinite and not math.isfinite(objective.item()):
+        if self.skip_nonfinite and not math.isfinite(objective.item()):
             return None
         self.precision.backward(objective)
         return loss, penalty, count
@@ -139,14 +166,14 @@ class Optimization:
         """Clip, and tell whether the step may be made."""
         parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
         # The scaler leaves out steps with infinite gradients itself, and must see them to lower its scale.
-        if self._skip_nonfinite and self.precision.scaler is None:
+        if self.skip_nonfinite and self.precision.scaler is None:
             norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
             if not math.isfinite(norm.item()):
                 return False
-        if self._clip_value is not None:
-            nn.utils.clip_grad_value_(parameters, self._clip_value)
-        if self._clip_norm is not None:
-            nn.utils.clip_grad_norm_(parameters, self._clip_norm)
+        if self.clip_value is not None:
+            nn.utils.clip_grad_value_(parameters, self.clip_value)
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, self.clip_norm)
         return True
 
     def state_dict(self) -> dict[str, Any]:
@@ -158,6 +185,7 @@ class Optimization:
             "optimizer": self.optimizer.state_dict(),
             "learning_rate": self.learning_rate.state_dict(),
             "precision": self.precision.state_dict(),
+            "average": self.average.state_dict() if self.average is not None else {},
             "skipped_steps": self.skipped_steps,
         }
 
@@ -176,6 +204,8 @@ class Optimization:
         self.optimizer.load_state_dict(state["optimizer"])
         self.learning_rate.load_state_dict(state["learning_rate"])
         self.precision.load_state_dict(state["precision"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         self.skipped_steps = state["skipped_steps"]
 
     def _unsaved_buffers(self) -> dict[str, torch.Tensor]:

@@ -20,12 +20,10 @@ from synicix_core.training.build import (
     building,
     load_parts,
     make_criterion,
-    make_dataset,
     make_metrics,
     make_model,
     make_tier_loader,
     notes_of,
-    require_examples,
     resolve_device,
     trainer_arguments,
 )
@@ -39,6 +37,7 @@ from synicix_core.training.provenance import describe_providers, describe_run
 from synicix_core.training.random_state import seed_everything
 from synicix_core.training.saved_files import publish
 from synicix_core.training.spec import TIERS, TaskObserver, TaskOutcome, TaskSpec, TaskState
+from synicix_core.training.tiers import Tiers, forget_tiers, open_tiers
 from synicix_core.training.torch_state import restored_torch_state
 
 __all__ = ["CheckReport", "TaskObserver", "check_task", "run_task"]
@@ -80,18 +79,18 @@ def run_task(
     try:
         with restored_torch_state():
             seed_everything(spec.seed)
-            datasets = {
-                tier: make_dataset(parts.dataset, spec.dataset_path, tier, spec.dataset.params) for tier in TIERS
-            }
-            require_examples(datasets, spec.dataset_path)
+            tiers = open_tiers(spec, parts, device)
             metrics = make_metrics(spec, parts, make_criterion(spec, parts))
             code = code_digest(describe_providers(spec, registry))
             context = make_context(spec, parts.trainer, metrics, device, observer, code=code, state=state)
-            trainer = _train(spec, parts, datasets, device, context, partial)
-            scores = _score(spec, parts, datasets, metrics, device, context, partial)
-            outcome = _outcome(spec, parts, registry, trainer, context, device, scores, partial, datasets)
+            trainer = _train(spec, parts, tiers, device, context, partial)
+            scores = _score(spec, parts, tiers, metrics, device, context, partial)
+            outcome = _outcome(spec, parts, registry, trainer, context, device, scores, partial, tiers.datasets)
         publish(partial, spec.model_save_path)
         return outcome
+    except (MemoryError, torch.OutOfMemoryError):
+        forget_tiers()
+        raise
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
@@ -106,7 +105,7 @@ def _partial(spec: TaskSpec) -> Path:
 def _train(
     spec: TaskSpec,
     parts: TaskParts,
-    datasets: Mapping[str, Any],
+    tiers: Tiers,
     device: torch.device,
     context: TaskContext,
     partial: Path,
@@ -117,7 +116,9 @@ def _train(
     after_batch = context.progress if with_context else context.progress_or_stop
     loaders = {}
     for tier in TIERS:
-        loaders[tier] = make_tier_loader(spec, parts, datasets[tier], tier, device, after_batch=after_batch)
+        loaders[tier] = make_tier_loader(
+            spec, parts, tiers.datasets[tier], tier, device, after_batch=after_batch, resident=tiers.resident[tier]
+        )
         context.watch(tier, loaders[tier])
     arguments = trainer_arguments(spec, parts, loaders, device, str(partial))
     if with_context:
@@ -146,7 +147,7 @@ def _make_directory(directory: Path) -> None:
 def _score(
     spec: TaskSpec,
     parts: TaskParts,
-    datasets: Mapping[str, Any],
+    tiers: Tiers,
     metrics: Mapping[str, Metric],
     device: torch.device,
     context: TaskContext,
@@ -167,7 +168,17 @@ def _score(
     scores = {}
     for tier in TIERS:
         stop = context.progress_or_stop
-        values = score_tier(spec, parts, metrics, model, datasets[tier], tier, device, after_batch=stop)
+        values = score_tier(
+            spec,
+            parts,
+            metrics,
+            model,
+            tiers.datasets[tier],
+            tier,
+            device,
+            after_batch=stop,
+            resident=tiers.resident[tier],
+        )
         scores[tier] = values if values is not None else dict.fromkeys(metrics)
     return scores
 

@@ -68,6 +68,10 @@ class TaskSpec:
         Into how many parts a batch is split, because a whole one did not fit into memory; 1 leaves it whole.
     project_commit : str
         git commit of the project; empty where there is none.
+    dataset_sha256 : str
+        Of the dataset file, which was verified. With it, what was read may be kept for the next task; empty: it is not.
+    resident_share : float
+        A dataset that takes no more than this share of the device's free memory is put there whole; 0: none is.
     """
 
     task: str
@@ -95,6 +99,8 @@ class TaskSpec:
     checkpoint_epochs: int = 0
     micro_batches: int = 1
     project_commit: str = ""
+    dataset_sha256: str = ""
+    resident_share: float = 0.25
 
     def components(self) -> tuple[Component, ...]:
         """Return every component that takes part, each provider once."""

@@ -86,6 +86,8 @@ def make_spec(
         checkpoint_epochs=settings.worker.checkpoint_epochs,
         micro_batches=micro_batches,
         project_commit=project_commit,
+        dataset_sha256=row["dataset_file_sha256"],
+        resident_share=settings.worker.resident_share,
     )
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from synicix_core.errors import SynicixError
 from synicix_core.training.batches import (
@@ -21,12 +23,17 @@ from synicix_core.training.batches import (
     move,
     split_batch,
     split_output,
+    with_channels_last,
 )
+from synicix_core.training.loaders import TaskDataLoader
 from synicix_core.training.loss_sums import LossSums
+from synicix_core.training.resident import ResidentTier
 
-__all__ = ["TierPass", "criterion_loss", "run_tier"]
+__all__ = ["TierPass", "criterion_loss", "evaluation_batches", "run_tier"]
 
 _FOLD_BATCHES = 64
+_MERGED_BYTES = {"cpu": 1 << 20, "gpu": 32 << 20}
+"""Bytes of inputs and targets that pass a model together: more no longer helps, and what a model makes of them needs room."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +62,12 @@ def run_tier(
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     collect: bool = False,
     parts: int = 1,
+    before_batch: Callable[[], None] | None = None,
+    channels_last: bool = False,
 ) -> TierPass:
     """Run `model` in evaluation mode over all batches.
+
+    Small batches of single examples pass the model several at a time; what a batch sampler put together stays as it is.
 
     Parameters
     ----------
@@ -74,6 +85,10 @@ def run_tier(
         Whether outputs and targets are kept.
     parts : int
         Into how many parts each batch is split, so that it needs less memory.
+    before_batch : callable, optional
+        Called before each pass through the model. It may raise.
+    channels_last : bool
+        Whether images go to the model with their channels last in memory.
 
     Raises
     ------
@@ -87,29 +102,31 @@ def run_tier(
     batches = 0
     # Where memory is short, the device keeps no outputs.
     fold_after = _FOLD_BATCHES if parts == 1 else 1
+    usual = loader.batch_size if isinstance(loader, DataLoader) else None
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            for batch in _in_parts(loader, parts):
+            for batch in evaluation_batches(loader, device, parts):
+                if before_batch is not None:
+                    before_batch()
                 batches += 1
-                x, y = split_batch(batch)
-                x, y_there = move(x, device), move(y, device)
-                with autocast():
-                    output, _ = split_output(model(x))
-                output = full_precision(output)
-                if criterion is not None:
-                    sums.add(criterion_loss(criterion, output, y_there), None, batch_size(y) or batch_size(x))
-                    if sums.pending >= fold_after:
-                        sums.fold()
-                if collect:
-                    outputs.append(map_tensors(torch.Tensor.detach, output))
-                    targets.append(y)
-                    fresh += 1
-                    if fresh >= fold_after:
-                        # Copied now and then, so that the device need not hold the whole tier.
-                        outputs[-fresh:] = [map_tensors(torch.Tensor.cpu, item) for item in outputs[-fresh:]]
-                        fresh = 0
+                for output, y in _outputs(model, batch, device, autocast, channels_last, usual):
+                    if criterion is not None:
+                        sums.add(
+                            criterion_loss(criterion, output, move(y, device)),
+                            None,
+                            batch_size(y) or batch_size(output),
+                        )
+                    if collect:
+                        outputs.append(map_tensors(torch.Tensor.detach, output))
+                        targets.append(y)
+                        fresh += 1
+                        if fresh >= fold_after:
+                            # Copied now and then, so that the device need not hold the whole tier.
+                            for kept in (outputs, targets):
+                                kept[-fresh:] = [map_tensors(torch.Tensor.cpu, item) for item in kept[-fresh:]]
+                            fresh = 0
     finally:
         model.train(was_training)
     if not batches:
@@ -124,8 +141,83 @@ def run_tier(
     )
 
 
-def _in_parts(loader: Iterable[Any], parts: int) -> Iterable[Any]:
-    return loader if parts == 1 else (piece for batch in loader for piece in cut(batch, parts))
+def _outputs(
+    model: nn.Module,
+    batch: Any,
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager[Any]],
+    channels_last: bool,
+    usual: int | None,
+) -> Iterator[tuple[Any, Any]]:
+    """Yield outputs and targets of a batch; in pieces of the usual size where several became one and memory did not do."""
+    size = batch_size(batch)
+    pieces = [batch]
+    while pieces:
+        x, y = split_batch(pieces[0])
+        x = move(x, device)
+        try:
+            with autocast():
+                output, _ = split_output(model(with_channels_last(x) if channels_last else x))
+        except (MemoryError, torch.OutOfMemoryError):
+            smaller = cut(batch, -(-size // usual)) if usual and size > usual and len(pieces) == 1 else []
+            if len(smaller) < 2 or pieces[0] is not batch:
+                raise
+            pieces = smaller
+            continue
+        yield full_precision(output), y
+        pieces = pieces[1:]
+
+
+def evaluation_batches(loader: Iterable[Any], device: torch.device, parts: int = 1) -> Iterator[Any]:
+    """Yield the batches of a loader as evaluation wants them: in parts where memory is short, several as one where small.
+
+    How many become one depends on the size of an example and the kind of device alone, so the outputs are the same ones
+    whatever else is in memory.
+    """
+    if parts > 1:
+        yield from (piece for batch in loader for piece in cut(batch, parts))
+        return
+    if not isinstance(loader, DataLoader) or loader.batch_size is None:
+        yield from loader
+        return
+    together = _MERGED_BYTES["cpu" if device.type == "cpu" else "gpu"]
+    resident: ResidentTier | None = getattr(loader, "resident", None)
+    if resident is not None:
+        assert isinstance(loader, TaskDataLoader)
+        of_an_example = max(resident.nbytes // resident.size, 1)
+        count = max(together // (of_an_example * loader.batch_size), 1)
+        positions = loader.positions()
+        while group := list(islice(positions, count)):
+            yield resident.take(group[0] if len(group) == 1 else torch.cat(group))
+        return
+    waiting: list[Any] = []
+    count = 0
+    for batch in loader:
+        size = batch_size(batch)
+        count = count or max(together // max(_bytes(batch) // max(size, 1) * loader.batch_size, 1), 1)
+        waiting.append(batch)
+        if len(waiting) == count:
+            yield from _joined(waiting)
+            waiting = []
+    yield from _joined(waiting)
+
+
+def _joined(batches: list[Any]) -> list[Any]:
+    try:
+        return [concatenate(batches)] if len(batches) > 1 else batches
+    except SynicixError:  # examples of several shapes, each batch of one of them
+        return batches
+
+
+def _bytes(value: Any) -> int:
+    total = 0
+
+    def add(tensor: torch.Tensor) -> None:
+        nonlocal total
+        total += tensor.nbytes
+
+    map_tensors(add, value)
+    return total
 
 
 def criterion_loss(criterion: Callable[[Any, Any], Any], output: Any, target: Any) -> torch.Tensor:

@@ -39,6 +39,9 @@ def check_options(options: Mapping[str, Any]) -> None:
     expect("warmup_steps", not (options["warmup_steps"] and options["warmup_epochs"]), "0 beside warmup_epochs")
     for name in ("gradient_clip_norm", "gradient_clip_value"):
         expect(name, options[name] is None or options[name] > 0, "more than 0, or null")
+    expect("accumulate_batches", options["accumulate_batches"] >= 1, "1 or more")
+    decay = options["ema_decay"]
+    expect("ema_decay", decay is None or 0 < decay < 1, "more than 0 and less than 1, or null")
     expect("nan_policy", options["nan_policy"] in ("stop", "skip", "raise"), "stop, skip or raise")
     if mistakes:
         raise ParamsError("NNTrainer cannot be built", mistakes)

@@ -28,10 +28,18 @@ class TrainingBatches:
         What it draws from besides the global generators.
     keep_place : bool
         Whether the state at the start of each epoch is kept at all.
+
+    Attributes
+    ----------
+    loader : DataLoader
+        As given.
+    read : callable
+        Begins a pass over the loader; ``iter``, unless somebody wants something else of it than batches.
     """
 
     def __init__(self, loader: DataLoader[Any], generators: Mapping[str, torch.Generator], *, keep_place: bool) -> None:
-        self._loader = loader
+        self.loader = loader
+        self.read: Callable[[Any], Iterator[Any]] = iter
         self._generators = generators
         self._keep_place = keep_place
         self._at_start: dict[str, Any] | None = None
@@ -49,7 +57,7 @@ class TrainingBatches:
         while_skipping : callable
             Called for each of them. It may raise.
         """
-        for sampler in (self._loader.sampler, self._loader.batch_sampler):
+        for sampler in (self.loader.sampler, self.loader.batch_sampler):
             set_epoch = getattr(sampler, "set_epoch", None)
             if set_epoch is not None:
                 set_epoch(number)
@@ -58,10 +66,10 @@ class TrainingBatches:
         self._read_whole = False
         if not skip or self._at_start is None:
             self._at_start = random_state.capture(self._generators) if self._keep_place else None
-            return iter(self._loader)
+            return self.read(self.loader)
         now = random_state.capture(self._generators)
         random_state.restore(self._at_start, self._generators)
-        batches = iter(self._loader)
+        batches = self.read(self.loader)
         for _ in islice(batches, skip):
             while_skipping()
         # Whatever else drew random numbers since, dropout for one, goes on from where it was.

@@ -33,7 +33,7 @@ def stepped(parts: int, criterion: Any, **options: Any) -> tuple[nn.Module, Loss
     optimization = Optimization(model, criterion, optimizer, rate, precision, CPU, parts=parts, **limits)
     sums = LossSums(criterion)
     for size in (10, 7):
-        optimization.step((torch.randn(size, 6).double(), torch.randn(size, 3).double()), sums)
+        optimization.step([(torch.randn(size, 6).double(), torch.randn(size, 3).double())], sums)
     assert optimization.skipped_steps == 0
     return model, sums
 

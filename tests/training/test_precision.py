@@ -118,10 +118,10 @@ def test_a_skipped_step_moves_neither_the_schedule_nor_the_loss() -> None:
         layer, nn.MSELoss(), optimizer, rate, scaled(), CPU, clip_norm=1.0, clip_value=None, skip_nonfinite=False
     )
     sums = LossSums(optimization.criterion)
-    optimization.step((torch.full((2, 3), float("inf")), torch.zeros(2, 1)), sums)
-    assert (optimization.skipped_steps, sums.pending, optimizer.param_groups[0]["lr"]) == (1, 0, 1.0)
-    optimization.step((torch.ones(2, 3), torch.zeros(2, 1)), sums)
-    assert (optimization.skipped_steps, sums.pending) == (1, 1)
+    optimization.step([(torch.full((2, 3), float("inf")), torch.zeros(2, 1))], sums)
+    assert (optimization.skipped_steps, sums.state_dict()["samples"], optimizer.param_groups[0]["lr"]) == (1, 0, 1.0)
+    optimization.step([(torch.ones(2, 3), torch.zeros(2, 1))], sums)
+    assert (optimization.skipped_steps, sums.state_dict()["samples"]) == (1, 2)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.9)
 
 

@@ -209,7 +209,8 @@ def test_stopped_and_gone_on_equals_uninterrupted(tmp_path: Path, stop_at: int) 
 
 
 def test_a_stop_in_a_long_validation_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("synicix_core.training.nn_trainer._LONG_VALIDATION", 0.0)
+    monkeypatch.setattr("synicix_core.training.training_run._LONG_VALIDATION", 0.0)
+    monkeypatch.setattr("synicix_core.training.tier_pass._MERGED_BYTES", {"cpu": 1})
     changes: dict[str, Any] = {"dataset": SHUFFLED_AND_NOISY, "epoch_limit": 3, "batch_size": 4}
     whole = run_task(nn_spec(tmp_path / "whole", **changes), REGISTRY, Recorder())
     # Twelve training steps, five validation batches and the end of the epoch ask: this is a validation batch.
