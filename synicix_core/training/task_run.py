@@ -1,0 +1,196 @@
+"""One attempt at one task, in three steps: prepare, train, finish."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from synicix_core.errors import CheckpointError
+from synicix_core.registry import Registry
+from synicix_core.tables.code_digest import code_digest
+from synicix_core.training.build import (
+    accepts,
+    building,
+    load_parts,
+    make_criterion,
+    make_metrics,
+    make_model,
+    make_tier_loader,
+    resolve_device,
+    trainer_arguments,
+)
+from synicix_core.training.context import make_context
+from synicix_core.training.load import load_state, score_tier
+from synicix_core.training.outcome import make_outcome
+from synicix_core.training.provenance import describe_providers
+from synicix_core.training.random_state import seed_everything
+from synicix_core.training.saved_files import publish
+from synicix_core.training.spec import TIERS, TaskObserver, TaskOutcome, TaskSpec, TaskState
+from synicix_core.training.tiers import open_tiers
+
+__all__ = ["TaskRun"]
+
+
+class TaskRun:
+    """Trains a task step by step, so that several can be trained at the same time.
+
+    Whoever uses it restores torch's global state afterwards, and calls `close` at the end, whatever that was.
+
+    Parameters
+    ----------
+    spec : TaskSpec
+        What to train.
+    registry : Registry
+        Where the providers are found.
+    observer : TaskObserver
+        Who is told, and who may ask to stop.
+    state : TaskState, optional
+        Tells, also after an exception, how far the task came and what its trainer can do.
+
+    Attributes
+    ----------
+    trainer : Trainer
+        After `prepare`.
+    context : TaskContext
+        What it was given, or would have been.
+    how : dict
+        Further entries of the provenance.
+    """
+
+    def __init__(
+        self, spec: TaskSpec, registry: Registry, observer: TaskObserver, state: TaskState | None = None
+    ) -> None:
+        self.spec = spec
+        self.parts = load_parts(spec, registry)
+        self.device = resolve_device(spec.device)
+        self.trainer: Any = None
+        self.how: dict[str, Any] = {}
+        self._registry = registry
+        # Beside the final name, so that giving it that name cannot fail halfway.
+        final = Path(spec.model_save_path)
+        self._partial = final.with_name(f".{final.stem}.partial{final.suffix}")
+        seed_everything(spec.seed)
+        self.tiers = open_tiers(spec, self.parts, self.device)
+        self.metrics = make_metrics(spec, self.parts, make_criterion(spec, self.parts))
+        self.context = make_context(
+            spec,
+            self.parts.trainer,
+            self.metrics,
+            self.device,
+            observer,
+            code=code_digest(describe_providers(spec, registry)),
+            state=state,
+        )
+
+    def prepare(self) -> None:
+        """Build the trainer, and with it the model."""
+        target = self.parts.trainer.load()
+        with_context = accepts(target, "context")
+        # A trainer that cannot ask whether to stop is stopped by its loaders.
+        after_batch = self.context.progress if with_context else self.context.progress_or_stop
+        loaders = {}
+        for tier in TIERS:
+            loaders[tier] = make_tier_loader(
+                self.spec,
+                self.parts,
+                self.tiers.datasets[tier],
+                tier,
+                self.device,
+                after_batch=after_batch,
+                resident=self.tiers.resident[tier],
+            )
+            self.context.watch(tier, loaders[tier])
+        arguments = trainer_arguments(self.spec, self.parts, loaders, self.device, str(self._partial))
+        if with_context:
+            arguments["context"] = self.context
+        _make_directory(self._partial.parent)
+        # Again, so that the first weights of a model do not depend on what the dataset drew.
+        seed_everything(self.spec.seed)
+        with building(self.parts.trainer):
+            self.trainer = target(**arguments)
+
+    def train(self) -> None:
+        """Train.
+
+        Raises
+        ------
+        TrainingInterrupted
+            If the observer asked to stop.
+        """
+        with building(self.parts.trainer):
+            self.context.start()
+            self.trainer.train()
+            self.context.finish()
+
+    def finish(self) -> TaskOutcome:
+        """Score what was saved, and give the file its name.
+
+        Raises
+        ------
+        CheckpointError
+            If the trainer left no ``state_dict`` that fits the model, or the disk refuses it.
+        TrainingInterrupted
+            If the observer asked to stop.
+        """
+        with building(self.parts.trainer):
+            self.trainer.load_best_performing_model()
+        scores = self._score()
+        outcome = make_outcome(
+            self.spec,
+            self.parts,
+            self._registry,
+            self.trainer,
+            self.context,
+            self.device,
+            scores,
+            self._partial,
+            self.tiers.datasets,
+        )
+        outcome.provenance.update(self.how)
+        publish(self._partial, self.spec.model_save_path)
+        return outcome
+
+    def close(self) -> None:
+        """Remove what is not whole."""
+        with contextlib.suppress(OSError):
+            self._partial.unlink()
+
+    def _score(self) -> dict[str, dict[str, float | None]]:
+        spec, parts = self.spec, self.parts
+        # A new model from the file: so the file is known to be whole, and is what the scores belong to.
+        model = make_model(spec, parts)
+        try:
+            load_state(model, self._partial)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"the trainer {parts.trainer.qualified} left no usable model",
+                where=spec.model_save_path,
+                why=f"{error.what}: {error.why}" if error.why else error.what,
+                hint="A trainer leaves model.state_dict() at model_save_path, by torch.save.",
+            ) from error
+        model.to(self.device)
+        scores = {}
+        for tier in TIERS:
+            values = score_tier(
+                spec,
+                parts,
+                self.metrics,
+                model,
+                self.tiers.datasets[tier],
+                tier,
+                self.device,
+                after_batch=self.context.progress_or_stop,
+                resident=self.tiers.resident[tier],
+            )
+            scores[tier] = values if values is not None else dict.fromkeys(self.metrics)
+        return scores
+
+
+def _make_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(
+            "the directory of the models cannot be made", where=str(directory), why=error.strerror or str(error)
+        ) from error
