@@ -248,7 +248,7 @@ def test_a_model_has_its_name_only_when_it_is_scored(tmp_path: Path, monkeypatch
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("synicix_core.training.run.score_tier", look)
+        patch.setattr("synicix_core.training.task_run.score_tier", look)
         with pytest.raises(Killed):
             run_task(spec, REGISTRY, Recorder())
     assert seen == [{".model.partial.pt"}]

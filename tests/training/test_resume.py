@@ -281,7 +281,7 @@ def test_with_data_loading_processes_stopped_equals_uninterrupted(
             dataclasses.replace(spec, num_workers=0), *arguments, **options
         )  # starting them takes seconds
 
-    monkeypatch.setattr("synicix_core.training.run.score_tier", score_without)
+    monkeypatch.setattr("synicix_core.training.task_run.score_tier", score_without)
     changes: dict[str, Any] = {"dataset": SHUFFLED_AND_NOISY, "epoch_limit": 3, "num_workers": 2}
     whole = run_task(nn_spec(tmp_path / "whole", **changes), REGISTRY, Recorder())
     halves = nn_spec(tmp_path / "halves", **changes)
