@@ -26,17 +26,19 @@ class Average:
     ----------
     values : list of Tensor
         The averages, in the order of the parameters that learn.
+    decay : float
+        As given.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.values = [weight.detach().clone() for weight in self.weights]
-        self._decay = decay
+        self.decay = decay
 
     @torch.no_grad()
     def update(self) -> None:
         """Take the weights of a step."""
-        torch._foreach_lerp_(self.values, [weight.detach() for weight in self.weights], 1.0 - self._decay)
+        torch._foreach_lerp_(self.values, [weight.detach() for weight in self.weights], 1.0 - self.decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

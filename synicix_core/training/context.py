@@ -17,6 +17,7 @@ from synicix_core.training.checkpoints import CheckpointPlan, Checkpoints
 from synicix_core.training.contract import Metric, TrainingInterrupted
 from synicix_core.training.precision import Precision, resolve_precision
 from synicix_core.training.spec import TaskObserver, TaskSpec, TaskState
+from synicix_core.training.timing import CHECKPOINT, Stopwatch
 
 __all__ = ["TaskContext", "make_context"]
 
@@ -42,6 +43,15 @@ class TaskContext:
         Into how many parts a batch is to be split.
     state : TaskState, optional
         Where it is noted how far the task has come.
+    stopwatch : Stopwatch, optional
+        Where the time goes; what it measured travels with the checkpoints.
+
+    Attributes
+    ----------
+    process_state : mapping or None
+        State of the process's generators, where nothing of this task draws from them: other tasks train beside it.
+    clock : callable
+        Gives the seconds by which the time of training is taken.
     """
 
     def __init__(
@@ -55,12 +65,16 @@ class TaskContext:
         observer: TaskObserver,
         micro_batches: int = 1,
         state: TaskState | None = None,
+        stopwatch: Stopwatch | None = None,
     ) -> None:
+        self.stopwatch = stopwatch if stopwatch is not None else Stopwatch()
         self.seed = seed
         self.metrics = dict(metrics)
         self.generator = random_state.new_generator(seed, "trainer")
         self.state = state if state is not None else TaskState()
         self.resumed_from: int | None = None
+        self.process_state: Mapping[str, Any] | None = None
+        self.clock: Callable[[], float] = time.monotonic
         self._epoch_limit = epoch_limit
         self._make_precision = make_precision
         self._precision: Precision | None = None
@@ -68,7 +82,8 @@ class TaskContext:
         self._micro_batches = micro_batches
         self._observer = observer
         self._generators = {"trainer": self.generator}
-        self._started = self._epoch_started = time.monotonic()
+        self._started = self.clock()
+        self._epoch_started = time.monotonic()
         self._finished: float | None = None
         self._seconds_before = 0.0
         self._next_progress = 0.0
@@ -106,7 +121,7 @@ class TaskContext:
     @property
     def train_seconds(self) -> float:
         """Wall time of training so far, that of the attempts that this one goes on from included."""
-        return self._seconds_before + (self._finished or time.monotonic()) - self._started
+        return self._seconds_before + (self.clock() if self._finished is None else self._finished) - self._started
 
     def watch(self, tier: str, loader: Any) -> None:
         """Let the state of the generators that a loader draws from travel with the checkpoints."""
@@ -115,12 +130,13 @@ class TaskContext:
 
     def start(self) -> None:
         """Take the time: training starts now."""
-        self._started = self._epoch_started = time.monotonic()
+        self._started = self.clock()
+        self._epoch_started = time.monotonic()
         self._checkpoints.start()
 
     def finish(self) -> None:
         """Take the time: training is over."""
-        self._finished = time.monotonic()
+        self._finished = self.clock()
 
     def progress(self) -> None:
         """Tell the observer that the task is alive, at most once a second."""
@@ -176,10 +192,12 @@ class TaskContext:
         content = {
             "epochs": self.epochs,
             "seconds": self.train_seconds,
-            "random": random_state.capture(self._generators),
+            "timing": self.stopwatch.state_dict(),
+            "random": random_state.capture(self._generators, self.process_state),
             "state": dict(state),
         }
-        refusal = self._checkpoints.write(content)
+        with self.stopwatch.during(CHECKPOINT):
+            refusal = self._checkpoints.write(content)
         if refusal is None:
             self._observer.checkpoint_saved(str(self._checkpoints.path), self.epochs)
         elif not self._told_refusal:
@@ -190,9 +208,12 @@ class TaskContext:
     def load_checkpoint(self) -> dict[str, Any] | None:
         """Return what was saved last, by this attempt or an earlier one, and restore the random state; None without any."""
         self.state.can_checkpoint = True
-        content = self._checkpoints.read()
+        with self.stopwatch.during(CHECKPOINT):
+            content = self._checkpoints.read()
         if content is None:
             return None
+        if "timing" in content:
+            self.stopwatch.load_state_dict(content["timing"])
         self.state.epochs = self.resumed_from = content["epochs"]
         self._seconds_before = content["seconds"]
         random_state.restore(content["random"], self._generators)
@@ -216,6 +237,7 @@ def make_context(
     *,
     code: str = "",
     state: TaskState | None = None,
+    stopwatch: Stopwatch | None = None,
 ) -> TaskContext:
     """Return the context of a task, whose precision is what the row, or the trainer's default, says."""
     plan = CheckpointPlan(
@@ -235,6 +257,7 @@ def make_context(
         observer=observer,
         micro_batches=spec.micro_batches,
         state=state,
+        stopwatch=stopwatch,
     )
 
 

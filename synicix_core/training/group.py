@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 from synicix_core.errors import SynicixError
 from synicix_core.registry import Registry
-from synicix_core.training.run import run_task
+from synicix_core.training.contract import TrainingInterrupted
+from synicix_core.training.likeness import difference
+from synicix_core.training.random_state import capture
 from synicix_core.training.spec import TaskObserver, TaskOutcome, TaskSpec, TaskState
+from synicix_core.training.stack import Stack
+from synicix_core.training.stack_probe import Finding, probe, why_alone
+from synicix_core.training.task_run import TaskRun
+from synicix_core.training.torch_state import restored_torch_state
+from synicix_core.training.training_run import TrainingRun
 
 __all__ = ["GroupPlan", "Member", "NotTogether", "plan_group", "run_group"]
+
+Ended = Callable[[int, "TaskOutcome | BaseException"], None]
 
 
 class NotTogether(SynicixError):
@@ -52,21 +65,186 @@ class Member:
     state: TaskState = field(default_factory=TaskState)
 
 
+_findings: dict[str, Finding] = {}
+"""What probes found in this process, by what the tasks have in common."""
+
+
 def plan_group(spec: TaskSpec, registry: Registry, limit: int | None = None) -> GroupPlan:
-    """Find out, by trying, how many tasks like `spec` are to be trained together, `limit` at most."""
-    return GroupPlan(limit or 16)
+    """Find out, by trying, how many tasks like `spec` are to be trained together.
+
+    Parameters
+    ----------
+    spec : TaskSpec
+        One of them.
+    registry : Registry
+        Where the providers are found.
+    limit : int, optional
+        So many are wanted, if it can be done at all. None: as many as are fastest, or one where nothing is gained.
+    """
+    finding = probe(spec, registry, limit, lambda: None)
+    _findings[_in_common(spec)] = finding
+    return GroupPlan(finding.size, finding.reason)
 
 
-def run_group(
-    members: Sequence[Member],
-    registry: Registry,
-    *,
-    size: int,
-    ended: Callable[[int, TaskOutcome | BaseException], None],
-) -> None:
-    """Train the members, and call ``ended(index, outcome or exception)`` as soon as one has ended."""
-    for index, member in enumerate(members):
+def run_group(members: Sequence[Member], registry: Registry, *, size: int, ended: Ended) -> None:
+    """Train the members, `size` at a time, as one.
+
+    Parameters
+    ----------
+    members : sequence of Member
+        Tasks of the same dataset, batch size, trainer, criterion, metrics and class of model and optimizer.
+    registry : Registry
+        Where the providers are found.
+    size : int
+        The most to be trained at a time.
+    ended : callable
+        Called as ``ended(index, how)`` as soon as a member has ended: with its outcome, `TrainingInterrupted`, `NotTogether`,
+        or the error that it ended in.
+
+    Raises
+    ------
+    Exception
+        What goes wrong with all of them at once. Members of which nothing was told can be trained one by one, from their
+        checkpoints.
+    """
+    for start in range(0, len(members), size):
+        part = list(enumerate(members))[start : start + size]
+        with restored_torch_state(), ExitStack() as ending:
+            _Group(part, registry, ended, ending).train()
+
+
+class _ShareOfTime:
+    """A clock that counts for each member its share of the time that passes."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._looked = time.monotonic()
+
+    def __call__(self) -> float:
+        return self.seconds
+
+    def share(self, members: int) -> None:
+        """Let the time since the last call count for so many."""
+        now = time.monotonic()
+        self.seconds += (now - self._looked) / max(members, 1)
+        self._looked = now
+
+
+class _Group:
+    """The members that train at the same time."""
+
+    def __init__(
+        self, members: Sequence[tuple[int, Member]], registry: Registry, ended: Ended, ending: ExitStack
+    ) -> None:
+        self._ended = ended
+        self._clock = _ShareOfTime()
+        self._tasks: dict[TrainingRun, tuple[int, TaskRun]] = {}
+        for index, member in members:
+            try:
+                task = TaskRun(member.spec, registry, member.observer, member.state)
+                ending.callback(task.close)
+                task.prepare()
+                if why := why_alone(task) or self._unlike(task):
+                    raise NotTogether("the task is not trained with others", why=why)
+            except Exception as error:
+                ended(index, error)
+                continue
+            self._tasks[task.trainer.run] = index, task
+        if not self._tasks:
+            return
+        spec = next(iter(self._tasks.values()))[1].spec
+        common = _in_common(spec)
+        if common not in _findings:
+            _findings[common] = probe(spec, registry, max(len(self._tasks), 2), lambda: None)
+        self._finding = _findings[common]
+        if self._finding.reason and self._finding.size == 1:
+            self._refuse(self._finding.reason)
+
+    def train(self) -> None:
+        """Train until all have ended."""
+        for run, (_, task) in list(self._tasks.items()):
+            task.context.clock = self._clock
+            task.context.start()
+            try:
+                run.begin()
+            except Exception as error:
+                self._leave(run, error)
+                continue
+            # Nothing of it draws from the generators of the process, so they stay for it what they are now.
+            task.context.process_state = run.batches.process_state = capture({})
+            task.how["fused"] = {
+                "tasks": len(self._tasks),
+                "exact": self._finding.exact,
+                "mode": self._finding.mode,
+            }
+        self._clock.share(len(self._tasks))
+        # Those that were interrupted at different batches of an epoch meet at its end.
+        for step in sorted({run.step for run in self._tasks}):
+            self._train([run for run in self._tasks if run.step == step], epochs=1)
+        if self._tasks:
+            self._train(list(self._tasks), epochs=None)
+
+    def _train(self, runs: list[TrainingRun], epochs: int | None) -> None:
+        """Train some of them as one until all have ended, or for so many epochs."""
+        runs = self._end(runs)
+        if not runs:
+            return
+        stack = Stack(runs, self._finding.mode, evaluates=self._finding.evaluates)
         try:
-            ended(index, run_task(member.spec, registry, member.observer, state=member.state))
-        except BaseException as error:
-            ended(index, error)
+            while stack.runs and epochs != 0:
+                stack.train_epoch(self._leave)
+                if stack.runs:
+                    stack.finish_epoch(self._leave)
+                self._clock.share(len(stack))
+                stack.keep([run for run in stack.runs if run in self._tasks and not run.status])
+                self._end(runs)
+                epochs = None if epochs is None else epochs - 1
+        finally:
+            stack.release()
+
+    def _end(self, runs: list[TrainingRun]) -> list[TrainingRun]:
+        """Finish those that have come to their end; return those that have not."""
+        for run in runs:
+            if run in self._tasks and run.status:
+                _, task = self._tasks[run]
+                task.context.finish()
+                try:
+                    task.trainer.save()
+                    how: TaskOutcome | BaseException = task.finish()
+                except (Exception, TrainingInterrupted) as error:
+                    how = error
+                self._leave(run, how)
+        return [run for run in runs if run in self._tasks]
+
+    def _leave(self, run: TrainingRun, how: TaskOutcome | BaseException) -> None:
+        index, task = self._tasks.pop(run)
+        task.close()
+        self._ended(index, how)
+
+    def _unlike(self, task: TaskRun) -> str:
+        for _, first in self._tasks.values():
+            return difference(first.trainer.model, task.trainer.model)
+        return ""
+
+    def _refuse(self, reason: str) -> None:
+        for run in list(self._tasks):
+            self._leave(run, NotTogether("the task is not trained with others", why=reason))
+
+
+def _in_common(spec: TaskSpec) -> str:
+    """Return what tasks of one kind have in common, as text."""
+    model: dict[str, Any] = {
+        name: "a number" if isinstance(value, float) else value for name, value in spec.model.params.items()
+    }
+    parts = (spec.dataset, spec.trainer, spec.criterion)
+    return json.dumps(
+        [
+            [[part.provider, part.params] for part in parts],
+            spec.dataset_path,
+            [spec.model.provider, model],
+            spec.optimizer.provider,
+            spec.batch_size,
+            spec.device,
+        ],
+        sort_keys=True,
+    )

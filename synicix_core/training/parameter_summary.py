@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-__all__ = ["all_finite", "plain", "summarise_parameters"]
+__all__ = ["all_finite", "plain", "summarise_parameters", "summarise_stacked"]
 
 
 def summarise_parameters(model: torch.nn.Module) -> dict[str, Any]:
@@ -36,6 +36,34 @@ def summarise_parameters(model: torch.nn.Module) -> dict[str, Any]:
         name: {"mean": mean, "std": std, "norm": norm}
         for (name, _), (mean, std, norm) in zip(named, numbers, strict=True)
     }
+
+
+def summarise_stacked(
+    models: Sequence[torch.nn.Module], parameters: Mapping[str, torch.Tensor]
+) -> list[dict[str, Any]]:
+    """Return what `summarise_parameters` returns for each of several models whose parameters are stacked, (models, *shape)."""
+    if callable(getattr(models[0], "params_summary", None)):
+        return [summarise_parameters(model) for model in models]
+    names = [name for name, stacked in parameters.items() if stacked.numel()]
+    if not names:
+        return [{} for _ in models]
+    columns = []
+    with torch.no_grad():
+        for name in names:
+            stacked = (
+                parameters[name].detach().flatten(1)
+                if parameters[name].dim() > 1
+                else parameters[name].detach()[:, None]
+            )
+            values = (stacked if stacked.is_floating_point() else stacked.abs()).float()
+            variance, mean = torch.var_mean(values, dim=1, correction=0)
+            columns += [mean, variance.sqrt(), torch.linalg.vector_norm(values, dim=1)]
+        # One copy from the device for all of them.
+        rows = torch.stack(columns, 1).reshape(len(models), -1, 3).tolist()
+    return [
+        {name: {"mean": mean, "std": std, "norm": norm} for name, (mean, std, norm) in zip(names, row, strict=True)}
+        for row in rows
+    ]
 
 
 def all_finite(model: torch.nn.Module, summary: Mapping[str, Any]) -> bool:

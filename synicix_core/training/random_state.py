@@ -55,8 +55,13 @@ def generators_of(loader: DataLoader[Any] | None) -> list[torch.Generator]:
     return found
 
 
-def capture(generators: Mapping[str, torch.Generator]) -> dict[str, Any]:
-    """Return the state of Python's, NumPy's and torch's generators and of those given, as tensors and numbers."""
+def capture(generators: Mapping[str, torch.Generator], process: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the state of Python's, NumPy's and torch's generators and of those given, as tensors and numbers.
+
+    With `process`, what was captured earlier, the state of the first three is taken from there.
+    """
+    if process is not None:
+        return {**process, "generators": {key: generator.get_state() for key, generator in generators.items()}}
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {

@@ -20,16 +20,16 @@ from synicix_core.training.batches import (
     cut,
     full_precision,
     map_tensors,
-    move,
     split_batch,
     split_output,
     with_channels_last,
 )
 from synicix_core.training.loaders import TaskDataLoader
 from synicix_core.training.loss_sums import LossSums
+from synicix_core.training.prefetch import Copies
 from synicix_core.training.resident import ResidentTier
 
-__all__ = ["TierPass", "criterion_loss", "evaluation_batches", "run_tier"]
+__all__ = ["TierPass", "criterion_loss", "evaluation_batches", "evaluation_positions", "run_tier"]
 
 _FOLD_BATCHES = 64
 _MERGED_BYTES = {"cpu": 1 << 20, "gpu": 32 << 20}
@@ -100,6 +100,7 @@ def run_tier(
     targets: list[Any] = []
     fresh = 0
     batches = 0
+    copies = Copies(device)
     # Where memory is short, the device keeps no outputs.
     fold_after = _FOLD_BATCHES if parts == 1 else 1
     usual = loader.batch_size if isinstance(loader, DataLoader) else None
@@ -111,10 +112,10 @@ def run_tier(
                 if before_batch is not None:
                     before_batch()
                 batches += 1
-                for output, y in _outputs(model, batch, device, autocast, channels_last, usual):
+                for output, y in _outputs(model, batch, copies, autocast, channels_last, usual):
                     if criterion is not None:
                         sums.add(
-                            criterion_loss(criterion, output, move(y, device)),
+                            criterion_loss(criterion, output, copies(y)),
                             None,
                             batch_size(y) or batch_size(output),
                         )
@@ -144,7 +145,7 @@ def run_tier(
 def _outputs(
     model: nn.Module,
     batch: Any,
-    device: torch.device,
+    copies: Copies,
     autocast: Callable[[], AbstractContextManager[Any]],
     channels_last: bool,
     usual: int | None,
@@ -154,7 +155,7 @@ def _outputs(
     pieces = [batch]
     while pieces:
         x, y = split_batch(pieces[0])
-        x = move(x, device)
+        x = copies(x)
         try:
             with autocast():
                 output, _ = split_output(model(with_channels_last(x) if channels_last else x))
@@ -183,12 +184,7 @@ def evaluation_batches(loader: Iterable[Any], device: torch.device, parts: int =
     together = _MERGED_BYTES["cpu" if device.type == "cpu" else "gpu"]
     resident: ResidentTier | None = getattr(loader, "resident", None)
     if resident is not None:
-        assert isinstance(loader, TaskDataLoader)
-        of_an_example = max(resident.nbytes // resident.size, 1)
-        count = max(together // (of_an_example * loader.batch_size), 1)
-        positions = loader.positions()
-        while group := list(islice(positions, count)):
-            yield resident.take(group[0] if len(group) == 1 else torch.cat(group))
+        yield from map(resident.take, evaluation_positions(loader, resident))
         return
     waiting: list[Any] = []
     count = 0
@@ -200,6 +196,17 @@ def evaluation_batches(loader: Iterable[Any], device: torch.device, parts: int =
             yield from _joined(waiting)
             waiting = []
     yield from _joined(waiting)
+
+
+def evaluation_positions(loader: DataLoader[Any], resident: ResidentTier) -> Iterator[torch.Tensor]:
+    """Yield the positions of the same batches, for a tier that is on the device."""
+    assert isinstance(loader, TaskDataLoader) and loader.batch_size is not None
+    together = _MERGED_BYTES["cpu" if resident.device.type == "cpu" else "gpu"]
+    of_an_example = max(resident.nbytes // resident.size, 1)
+    count = max(together // (of_an_example * loader.batch_size), 1)
+    positions = loader.positions()
+    while group := list(islice(positions, count)):
+        yield group[0] if len(group) == 1 else torch.cat(group)
 
 
 def _joined(batches: list[Any]) -> list[Any]:

@@ -35,11 +35,14 @@ class TrainingBatches:
         As given.
     read : callable
         Begins a pass over the loader; ``iter``, unless somebody wants something else of it than batches.
+    process_state : mapping or None
+        State of the process's generators, where nothing of this training draws from them.
     """
 
     def __init__(self, loader: DataLoader[Any], generators: Mapping[str, torch.Generator], *, keep_place: bool) -> None:
         self.loader = loader
         self.read: Callable[[Any], Iterator[Any]] = iter
+        self.process_state: Mapping[str, Any] | None = None
         self._generators = generators
         self._keep_place = keep_place
         self._at_start: dict[str, Any] | None = None
@@ -65,7 +68,7 @@ class TrainingBatches:
             return iter(())
         self._read_whole = False
         if not skip or self._at_start is None:
-            self._at_start = random_state.capture(self._generators) if self._keep_place else None
+            self._at_start = self._state() if self._keep_place else None
             return self.read(self.loader)
         now = random_state.capture(self._generators)
         random_state.restore(self._at_start, self._generators)
@@ -75,6 +78,9 @@ class TrainingBatches:
         # Whatever else drew random numbers since, dropout for one, goes on from where it was.
         random_state.restore(now, self._generators)
         return batches
+
+    def _state(self) -> dict[str, Any]:
+        return random_state.capture(self._generators, self.process_state)
 
     def finish(self) -> None:
         """Note that the epoch was read to its end, at which samplers may draw numbers, too."""

@@ -1,0 +1,470 @@
+"""Whether tasks like one can be trained as a stack, in which way, and how many: found out by trying."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
+
+from synicix_core.errors import SynicixError
+from synicix_core.registry import Registry
+from synicix_core.training.batches import full_precision, map_tensors, split_output
+from synicix_core.training.likeness import difference, plain_attributes
+from synicix_core.training.loaders import TaskDataLoader
+from synicix_core.training.loss_sums import LossSums
+from synicix_core.training.nn_trainer import NNTrainer
+from synicix_core.training.random_state import capture
+from synicix_core.training.resident import free_bytes
+from synicix_core.training.spec import TaskSpec
+from synicix_core.training.stack import Stack
+from synicix_core.training.stacked_model import Gradients, Mode, StackedModel
+from synicix_core.training.task_run import TaskRun
+from synicix_core.training.tier_pass import criterion_loss
+from synicix_core.training.torch_state import restored_torch_state
+from synicix_core.training.training_run import TrainingRun
+
+__all__ = ["Finding", "probe", "why_alone"]
+
+_MODES: tuple[Mode, ...] = ("forward", "gradient")
+_MOST = {"cpu": 64, "cuda": 256}
+_CACHE_BYTES = 16 << 20
+"""On the CPU a stack gains as long as weights, gradients and what the optimizer keeps stay in its caches."""
+_BYTES_PER_WEIGHT = 20
+_SHARE_OF_FREE = 0.5
+_GAIN = 0.9
+"""A stack takes at most this part of the time that its tasks take one by one, or they are trained one by one."""
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
+_HALF_TOLERANCE = 5e-2
+_STEPS = 5
+_EXACT = 3
+"""Stacks of one to so many are compared bit for bit."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came of trying.
+
+    Attributes
+    ----------
+    size : int
+        How many tasks make the best stack; 1: train each by itself.
+    reason : str
+        Why each by itself.
+    mode : {"forward", "gradient"}
+        How to stack them.
+    exact : bool
+        Whether a task's numbers were the same, bit for bit, in stacks of different sizes.
+    evaluates : bool
+        Whether the stack can be measured as one, too.
+    """
+
+    size: int
+    reason: str = ""
+    mode: Mode = "forward"
+    exact: bool = False
+    evaluates: bool = False
+
+
+class _Nobody:
+    """Observes nothing and stops nothing."""
+
+    def stop_requested(self) -> bool:
+        return False
+
+    def epoch_finished(self, **_fields: Any) -> None:
+        pass
+
+    def checkpoint_saved(self, path: str, epoch: int) -> None:
+        pass
+
+    def checkpoint_failed(self, message: str) -> None:
+        pass
+
+    def progress(self) -> None:
+        pass
+
+
+class _Unfit(Exception):
+    """Why tasks of this kind are not stacked."""
+
+
+def probe(spec: TaskSpec, registry: Registry, limit: int | None, progress: Callable[[], None]) -> Finding:
+    """Try a task: one step of a stack against the same step alone, then some steps of both by the clock.
+
+    Nothing is trained or written, and the random state is afterwards what it was.
+
+    Parameters
+    ----------
+    spec : TaskSpec
+        One of them.
+    registry : Registry
+        Where the providers are found.
+    limit : int, optional
+        So many are wanted, whatever the clock says; None: as many as are fastest.
+    progress : callable
+        Called now and then.
+    """
+    with restored_torch_state(), ExitStack() as ending:
+        folder = Path(ending.enter_context(tempfile.TemporaryDirectory()))
+        trial = _Trial(spec, registry, folder, ending, progress)
+        try:
+            return trial.find(limit)
+        except _Unfit as error:
+            return Finding(1, str(error))
+
+
+def why_alone(run: TaskRun) -> str:
+    """Say why a prepared task cannot be a part of any stack; empty where it can."""
+    trainer = run.trainer
+    if type(trainer) is not NNTrainer:
+        return "only NNTrainer trains several tasks as one"
+    if not run.tiers.is_resident:
+        return "its dataset is not kept on the device (it has no tensors(), or is too large)"
+    optimization = trainer.run.optimization
+    if optimization.precision.scaler is not None:
+        return "scaled gradients (fp16) are each task's own"
+    if optimization.skip_nonfinite:
+        return 'nan_policy "skip" looks at every step'
+    if optimization.parts > 1:
+        return "its batches are split, because memory ran out"
+    if optimization.channels_last:
+        return "channels_last has no stacked form"
+    loader = trainer.run.batches.loader
+    if type(loader.batch_sampler) is not BatchSampler or not _draws_for_itself(loader.sampler):
+        return "its sampler may draw random numbers that other tasks draw, too"
+    if any(_hooks(module) for module in trainer.model.modules()):
+        return "its model has hooks"
+    return ""
+
+
+def _draws_for_itself(sampler: Any) -> bool:
+    return type(sampler) is SequentialSampler or (type(sampler) is RandomSampler and sampler.generator is not None)
+
+
+def _hooks(module: torch.nn.Module) -> bool:
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, kind) for kind in kinds)
+
+
+class _Trial:
+    """Tasks that differ from one in their seed alone, and what is tried with them."""
+
+    def __init__(
+        self, spec: TaskSpec, registry: Registry, folder: Path, ending: ExitStack, progress: Callable[[], None]
+    ) -> None:
+        self._spec = spec
+        self._registry = registry
+        self._folder = folder
+        self._ending = ending
+        self._progress = progress
+        self._runs: list[TrainingRun] = []
+
+    def find(self, limit: int | None) -> Finding:
+        first = self._build(1)[0]
+        if why := why_alone(first):
+            raise _Unfit(why)
+        if limit == 1:
+            raise _Unfit("a group of one was asked for")
+        device = first.device
+        most = min(limit or _MOST[device.type], _fitting(first.trainer.model, device))
+        if most < 2:
+            raise _Unfit("its models are too large to gain by it")
+        pair = [first, *self._build(2)]
+        if why := difference(pair[0].trainer.model, pair[1].trainer.model):
+            raise _Unfit(f"models of different seeds differ: {why}")
+        mode = self._mode()
+        if limit is not None:
+            self._build(min(most, _EXACT))
+            return Finding(most, mode=mode, exact=self._is_exact(mode), evaluates=self._evaluates(mode))
+        alone = self._clock([lambda: self._step_alone(self._runs[0])])
+        sizes = sorted({most, max(most // 4, 2)}, reverse=True)
+        self._build(sizes[0])
+        times = {size: self._clock_stack(size, mode) / size for size in sizes}
+        best = min(times, key=lambda size: times[size])
+        if times[best] > _GAIN * alone:
+            raise _Unfit(
+                f"a step of {best} as one takes {1000 * times[best]:.2f} ms per task, one by one {1000 * alone:.2f} ms"
+            )
+        return Finding(best, mode=mode, exact=self._is_exact(mode), evaluates=self._evaluates(mode))
+
+    def _build(self, count: int) -> list[TaskRun]:
+        """Build tasks until there are so many; return the new ones."""
+        new = []
+        while len(self._runs) < count:
+            number = len(self._runs)
+            spec = replace(
+                self._spec,
+                seed=self._spec.seed + number,
+                model_save_path=str(self._folder / f"{number}.pt"),
+                checkpoint_path=str(self._folder / f"{number}.checkpoint"),
+                resume_from=(),
+            )
+            run = TaskRun(spec, self._registry, _Nobody())
+            self._ending.callback(run.close)
+            run.prepare()
+            self._progress()
+            new.append(run)
+            if type(run.trainer) is not NNTrainer:
+                break
+            self._runs.append(run.trainer.run)
+        return new
+
+    def _mode(self) -> Mode:
+        """Return the first way in which a step of two is the step of each alone."""
+        runs = self._runs[:2]
+        batches = [_batch(run) for run in runs]
+        with _put_back(runs):
+            alone = [_alone(run, batch) for run, batch in zip(runs, batches, strict=True)]
+            buffers = [_buffers(run) for run in runs]
+        reasons = []
+        for mode in _MODES:
+            with _put_back(runs):
+                try:
+                    with _no_random_numbers_of_its_own(), _no_change_of_attributes(runs[0]):
+                        together = _stacked(runs, batches, mode)
+                except _Unfit:
+                    raise
+                except Exception as error:
+                    reasons.append(_brief(error))
+                    continue
+                after = [_buffers(run) for run in runs]
+            if why := _unlike(alone, together) or _unlike_buffers(buffers, after):
+                reasons.append(why)
+                continue
+            return mode
+        raise _Unfit(reasons[0])
+
+    def _is_exact(self, mode: Mode) -> bool:
+        """Tell whether the first task's steps are the same, bit for bit, in stacks of one, two and more.
+
+        The last batch of an epoch counts, too: some operations compute the last numbers of a tensor in another way.
+        """
+        runs = self._runs[:_EXACT]
+        for last in (False, True):
+            batches = [_batch(run, last=last) for run in runs]
+            found = []
+            for count in range(1, len(runs) + 1):
+                with _put_back(runs[:count]):
+                    losses, penalties, gradients = _stacked(runs[:count], batches[:count], mode)
+                    found.append([losses[0], penalties[0], *(g[0] for g in gradients.values() if g is not None)])
+            if not all(
+                torch.equal(one, other) for others in found[1:] for one, other in zip(found[0], others, strict=True)
+            ):
+                return False
+        return True
+
+    def _evaluates(self, mode: Mode) -> bool:
+        """Tell whether the outputs of two as one, in evaluation mode, are those of each alone."""
+        if mode == "gradient":
+            return False
+        runs = self._runs[:2]
+        batches = [_batch(run) for run in runs]
+        alone = []
+        for run, batch in zip(runs, batches, strict=True):
+            run.model.eval()
+            with torch.no_grad(), run.optimization.precision.autocast():
+                alone.append(full_precision(split_output(run.model(batch[0]))[0]))
+        first = runs[0].optimization
+        model = StackedModel([run.model for run in runs], first.criterion, first.precision.autocast, mode)
+        try:
+            inputs, targets = (_stack_nested([batch[part] for batch in batches]) for part in (0, 1))
+            together, _ = model.outputs(inputs, targets)
+        except Exception:  # whatever it is: then each is measured alone
+            return False
+        finally:
+            model.release()
+        return all(
+            _close(one, other[k])
+            for k, output in enumerate(alone)
+            for one, other in zip(_leaves(output), _leaves(together), strict=True)
+        )
+
+    def _clock(self, steps: Sequence[Callable[[], object]]) -> float:
+        """Return the seconds that a call of all of them takes: the least of a few."""
+        least = float("inf")
+        for turn in range(_STEPS + 1):
+            _wait(self._runs[0].optimization.device)
+            began = time.perf_counter()
+            for step in steps:
+                step()
+            _wait(self._runs[0].optimization.device)
+            self._progress()
+            least = min(least, time.perf_counter() - began) if turn else least
+        return least
+
+    def _step_alone(self, run: TrainingRun) -> None:
+        run.optimization.step([_batch(run)], LossSums(run.optimization.criterion))
+
+    def _clock_stack(self, count: int, mode: Mode) -> float:
+        stack = Stack(self._runs[:count], mode, evaluates=False)
+        positions = [[next(run.batches.loader.positions())] for run in stack.runs]  # type: ignore[attr-defined]
+        try:
+            return self._clock([lambda: stack.step(positions)])
+        except torch.OutOfMemoryError:
+            return float("inf")
+        finally:
+            stack.release()
+
+
+def _fitting(model: torch.nn.Module, device: torch.device) -> int:
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    room = _CACHE_BYTES if device.type == "cpu" else int(_SHARE_OF_FREE * free_bytes(device))
+    return max(room // max(weights * _BYTES_PER_WEIGHT, 1), 1)
+
+
+def _batch(run: TrainingRun, *, last: bool = False) -> Any:
+    """Return the first or the last batch of an epoch, without any effect on the order of the epochs."""
+    loader = run.batches.loader
+    assert isinstance(loader, TaskDataLoader) and loader.resident is not None
+    generator = loader.sampler.generator if isinstance(loader.sampler, RandomSampler) else None
+    before = generator.get_state() if generator is not None else None
+    positions = loader.positions()
+    chosen = next(positions)
+    if last:
+        *_, chosen = chosen, *positions
+    if generator is not None and before is not None:
+        generator.set_state(before)
+    return loader.resident.take(chosen)
+
+
+def _alone(run: TrainingRun, batch: Any) -> list[Tensor]:
+    """Return loss, penalty and gradients of one training step, as `Optimization` computes them."""
+    optimization = run.optimization
+    run.model.train()
+    run.model.zero_grad()
+    with _no_random_numbers_of_its_own(), _no_change_of_attributes(run):
+        with optimization.precision.autocast():
+            output, penalty = split_output(run.model(batch[0]))
+        loss = criterion_loss(optimization.criterion, full_precision(output), batch[1])
+        penalty = torch.zeros_like(loss) if penalty is None else penalty
+        (loss + penalty).backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+    gradients = [p.grad for p in run.model.parameters() if p.requires_grad and p.grad is not None]
+    run.model.zero_grad()
+    return [loss.detach(), penalty.detach(), *gradients]
+
+
+def _stacked(runs: Sequence[TrainingRun], batches: Sequence[Any], mode: Mode) -> Gradients:
+    first = runs[0].optimization
+    model = StackedModel([run.model for run in runs], first.criterion, first.precision.autocast, mode)
+    inputs, targets = (_stack_nested([batch[part] for batch in batches]) for part in (0, 1))
+    try:
+        return model.gradients(inputs, targets)
+    finally:
+        model.release()
+
+
+def _stack_nested(values: Sequence[Any]) -> Any:
+    columns = [_leaves(value) for value in values]
+    stacked = iter([torch.stack(leaves) for leaves in zip(*columns, strict=True)])
+    return map_tensors(lambda _: next(stacked), values[0])
+
+
+def _leaves(value: Any) -> list[Tensor]:
+    found: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    map_tensors(note, value)
+    return found
+
+
+def _unlike(alone: Sequence[Sequence[Tensor]], together: Gradients) -> str:
+    losses, penalties, gradients = together
+    found = [gradient for gradient in gradients.values() if gradient is not None]
+    for k, (loss, penalty, *own) in enumerate(alone):
+        if len(own) != len(found):
+            return "in a stack other parameters take part than alone"
+        for what, one, other in (
+            ("loss", loss, losses[k]),
+            ("penalty", penalty, penalties[k]),
+            *(("gradient", one, other[k]) for one, other in zip(own, found, strict=True)),
+        ):
+            if not _close(one, other):
+                return f"the {what} of a step in a stack is not the one alone"
+    return ""
+
+
+def _unlike_buffers(alone: Sequence[dict[str, Tensor]], together: Sequence[dict[str, Tensor]]) -> str:
+    for one, other in zip(alone, together, strict=True):
+        for name, buffer in one.items():
+            if name not in other or buffer.shape != other[name].shape or not _close(buffer, other[name]):
+                return f"its buffer {name} changes otherwise in a stack than alone"
+    return ""
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    if not one.is_floating_point():
+        return bool(torch.equal(one, other))
+    tolerance = _TOLERANCE.get(one.dtype, _HALF_TOLERANCE)
+    scale = float(one.abs().max()) if one.numel() else 0.0
+    return bool(torch.allclose(one, other, rtol=tolerance, atol=tolerance * max(scale, 1e-6), equal_nan=True))
+
+
+def _buffers(run: TrainingRun) -> dict[str, Tensor]:
+    return {name: buffer.detach().clone() for name, buffer in run.model.named_buffers()}
+
+
+@contextmanager
+def _put_back(runs: Sequence[TrainingRun]) -> Iterator[None]:
+    """Undo what a step does to buffers and generators, so that the next one begins where it began."""
+    buffers = [_buffers(run) for run in runs]
+    generators = [run.optimization.dropout for run in runs]
+    states = [generator.get_state() if generator is not None else None for generator in generators]
+    try:
+        yield
+    finally:
+        for run, kept in zip(runs, buffers, strict=True):
+            for name, buffer in run.model.named_buffers():
+                if name in kept and kept[name].shape == buffer.shape:
+                    buffer.copy_(kept[name])
+        for generator, state in zip(generators, states, strict=True):
+            if generator is not None and state is not None:
+                generator.set_state(state)
+
+
+@contextmanager
+def _no_random_numbers_of_its_own() -> Iterator[None]:
+    before = _random_state()
+    yield
+    if _random_state() != before:
+        raise _Unfit("its model or criterion draws random numbers of its own; only torch.nn's layers of dropout may")
+
+
+def _random_state() -> list[bytes]:
+    """Return the state of the process's generators, to be compared."""
+    state = capture({})
+    return [
+        repr(state["python"][::2]).encode(),
+        *(tensor.numpy().tobytes() for tensor in _leaves(list(state.values()))),
+    ]
+
+
+@contextmanager
+def _no_change_of_attributes(run: TrainingRun) -> Iterator[None]:
+    before = plain_attributes(run.model)
+    yield
+    after = plain_attributes(run.model)
+    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    if changed:
+        raise _Unfit(f"its model changes {', '.join(changed)} as it learns")
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _brief(error: Exception) -> str:
+    text = str(error) if isinstance(error, SynicixError) else f"{type(error).__name__}: {error}"
+    first = " ".join(text.strip().split("\n")[0].split())
+    return first if len(first) <= 200 else first[:199] + "…"

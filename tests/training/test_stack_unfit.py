@@ -1,0 +1,97 @@
+"""What cannot be trained as one is found before training begins, and said."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from synicix_core.training.group import NotTogether, plan_group
+from synicix_core.training.spec import Component
+from tests.training.stack_toys import REGISTRY, stack_spec, train_together, with_model
+
+UNFIT = {
+    "Branching": "data-dependent control flow",
+    "Reading": ".item()",
+    "Writing": "vmap",
+    "Noisy": "random",
+    "NumpyNoise": "draws random numbers of its own",
+    "PythonNoise": "draws random numbers of its own",
+    "Counting": "changes .steps as it learns",
+    "Reassigning": "buffer seen",
+    "Hooked": "hooks",
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_a_model_that_cannot_be_stacked_is_found_by_trying(tmp_path: Path, name: str) -> None:
+    plan = plan_group(with_model(stack_spec(tmp_path), name), REGISTRY, 4)
+    assert plan.size == 1 and UNFIT[name] in plan.reason, plan.reason
+
+
+SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
+    "a dataset without tensors": ({"dataset": Component("dataset", "toys/Unheld")}, "not kept on the device"),
+    "no room on the device": ({"resident_share": 1e-12}, "not kept on the device"),
+    "nan_policy": ({"trainer": Component("trainer", "synicix-core/NNTrainer", {"nan_policy": "skip"})}, "nan_policy"),
+    "micro-batches": ({"micro_batches": 4}, "split"),
+    "channels last": (
+        {"trainer": Component("trainer", "synicix-core/NNTrainer", {"channels_last": True})},
+        "channels_last",
+    ),
+    "a sampler of somebody's": (
+        {"samplers": {"train": Component("sampler", "toys/Backwards"), "validation": None, "test": None}},
+        "sampler",
+    ),
+    "a group of one": ({}, "a group of one"),
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_what_cannot_be_stacked_is_said(tmp_path: Path, setting: str) -> None:
+    changes, why = SETTINGS[setting]
+    spec = dataclasses.replace(stack_spec(tmp_path), **changes)
+    plan = plan_group(spec, REGISTRY, 1 if setting == "a group of one" else 4)
+    assert plan.size == 1 and why in plan.reason, plan.reason
+
+
+@pytest.mark.parametrize("name", ["Numbered", "Enclosed"])
+def test_a_plain_number_that_differs_is_not_taken_from_the_first(tmp_path: Path, name: str) -> None:
+    slopes = [0.1, 0.1, 0.3]
+    found = train_together([with_model(stack_spec(tmp_path, k), name, slope=slope) for k, slope in enumerate(slopes)])
+    assert [isinstance(item, NotTogether) for item in found] == [False, False, True]
+    assert ("slope" if name == "Numbered" else "act") in str(found[2])
+    assert not (tmp_path / "2.pt").exists()
+
+
+def test_dropout_that_is_there_in_one_and_not_in_another_keeps_them_apart(tmp_path: Path) -> None:
+    found = train_together(
+        [with_model(stack_spec(tmp_path, k), "Perceptron", dropout=p) for k, p in enumerate([0.2, 0.0, 0.5])]
+    )
+    assert [isinstance(item, NotTogether) for item in found] == [False, True, False]
+
+
+def test_a_probe_leaves_no_trace(tmp_path: Path) -> None:
+    spec = stack_spec(tmp_path)
+    assert plan_group(spec, REGISTRY, 3).size == 3
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_size_comes_from_the_clock(tmp_path: Path) -> None:
+    plan = plan_group(stack_spec(tmp_path), REGISTRY)
+    assert plan.size in (16, 64) and not plan.reason
+
+
+def test_a_model_of_millions_of_weights_is_not_stacked_on_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("synicix_core.training.stack_probe._CACHE_BYTES", 20 * 400)
+    plan = plan_group(stack_spec(tmp_path), REGISTRY)
+    assert plan.size == 1 and "too large" in plan.reason
+
+
+def test_a_stack_that_is_slower_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("synicix_core.training.stack_probe._GAIN", 1e-6)
+    plan = plan_group(stack_spec(tmp_path), REGISTRY)
+    assert plan.size == 1 and "one by one" in plan.reason
