@@ -195,7 +195,7 @@ class _Group:
                 stack.train_epoch(self._leave)
                 if stack.runs:
                     stack.finish_epoch(self._leave)
-                self._clock.share(len(stack))
+                self._clock.share(len(stack.runs))
                 stack.keep([run for run in stack.runs if run in self._tasks and not run.status])
                 self._end(runs)
                 epochs = None if epochs is None else epochs - 1

@@ -74,6 +74,32 @@ class TaskDataLoader(DataLoader[Any]):
         self._passes.latest = reading = _Pass()
         return _handed_out(_orders(self), reading, self.after_batch)
 
+    def order(self) -> torch.Tensor | None:
+        """Begin an epoch and return the positions of all its examples, or None where the sampler gives them only bit by bit.
+
+        What the sampler draws at the end of an epoch is drawn by `end_order`, to be called before the last batch if that is
+        a smaller one, and else after it.
+        """
+        size = len(self.dataset)  # type: ignore[arg-type]  # every dataset of a task has a length
+        sampler, batches = self.sampler, self.batch_sampler
+        if type(batches) is not BatchSampler or batches.drop_last:
+            return None
+        if type(sampler) is SequentialSampler and len(sampler) == size:
+            order = torch.arange(size)
+        elif type(sampler) is RandomSampler and _draws_a_permutation(sampler, size):
+            order = torch.randperm(size, generator=sampler.generator)
+        else:
+            return None
+        self._passes.latest = reading = _Pass()
+        reading.batches.append(order.numpy())
+        reading.handed_out = 1
+        return order
+
+    def end_order(self) -> None:
+        """Draw what the sampler draws when it finds that it is through."""
+        if type(self.sampler) is RandomSampler:
+            torch.randperm(len(self.sampler), generator=self.sampler.generator)
+
     def column(self, name: str) -> NDArray[Any]:
         """Return a column of the dataset for the examples that were handed out in the latest pass, in their order.
 
@@ -240,33 +266,29 @@ def _positions(batch: Any) -> NDArray[np.int64] | None:
 
 def _orders(loader: TaskDataLoader) -> Iterator[torch.Tensor]:
     """Yield the positions of each batch as the sampler gives them; torch's own samplers without a list of numbers."""
-    sampler, batches = loader.sampler, loader.batch_sampler
+    latest = loader._passes.latest
+    order = loader.order()
+    loader._passes.latest = latest
+    if order is not None:
+        assert isinstance(loader.batch_sampler, BatchSampler)
+        length, size = loader.batch_sampler.batch_size, len(order)
+        for start in range(0, size, length):
+            if start + length > size:
+                loader.end_order()
+            yield order[start : start + length]
+        if size % length == 0:
+            loader.end_order()
+        return
     size = len(loader.dataset)  # type: ignore[arg-type]  # every dataset of a task has a length
-    ordinary = type(batches) is BatchSampler and not batches.drop_last
-    if ordinary and type(sampler) is SequentialSampler and len(sampler) == size:
-        assert isinstance(batches, BatchSampler)
-        yield from torch.split(torch.arange(size), batches.batch_size)
-    elif ordinary and type(sampler) is RandomSampler and _draws_a_permutation(sampler, size):
-        assert isinstance(batches, BatchSampler)
-        permutation = torch.randperm(size, generator=sampler.generator)
-        for start in range(0, size, batches.batch_size):
-            if start + batches.batch_size > size:
-                torch.randperm(
-                    size, generator=sampler.generator
-                )  # RandomSampler does, before it finds that it is through
-            yield permutation[start : start + batches.batch_size]
-        if size % batches.batch_size == 0:
-            torch.randperm(size, generator=sampler.generator)
-    else:
-        for batch in batches if batches is not None else sampler:
-            positions = _positions(batch)
-            if positions is None:
-                raise SynicixError(
-                    "the sampler does not yield positions",
-                    where=type(sampler).__name__,
-                    hint="A sampler for a dataset with tensors() yields integers, or lists of them.",
-                )
-            yield torch.from_numpy(np.where(positions < 0, positions + size, positions))
+    for batch in loader.batch_sampler if loader.batch_sampler is not None else loader.sampler:
+        positions = _positions(batch)
+        if positions is None:
+            raise SynicixError(
+                "the sampler does not yield positions",
+                where=type(loader.sampler).__name__,
+                hint="A sampler for a dataset with tensors() yields integers, or lists of them.",
+            )
+        yield torch.from_numpy(np.where(positions < 0, positions + size, positions))
 
 
 def _draws_a_permutation(sampler: RandomSampler, size: int) -> bool:

@@ -129,6 +129,20 @@ class LearningRate:
         elif self._schedule is not None and self._schedule.unit == "step" and self._steps - self._warmup <= self._total:
             self._scheduler.step()
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether no step changes the rate any more before the epoch is over."""
+        by_step = self._schedule is not None and self._schedule.unit == "step"
+        return self._steps >= self._warmup and not by_step
+
+    def after_steps(self, count: int) -> None:
+        """Tell that the optimizer made so many steps."""
+        if self.is_constant:
+            self._steps += count
+        else:
+            for _ in range(count):
+                self.after_step()
+
     def after_epoch(self, train_loss: float, validation: float) -> None:
         """Tell that an epoch is over, with the mean training loss and the metric of early stopping."""
         if self._schedule is None or self._schedule.unit == "step" or self._steps < self._warmup:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import SequentialSampler
 
-from synicix_core.errors import SynicixError
 from synicix_core.training.batches import concatenate, map_tensors
 from synicix_core.training.contract import TrainingInterrupted
 from synicix_core.training.loaders import TaskDataLoader
@@ -20,6 +18,7 @@ from synicix_core.training.loss_sums import LossSums
 from synicix_core.training.metrics import per_sample_weight
 from synicix_core.training.parameter_summary import summarise_stacked
 from synicix_core.training.resident import ResidentTier
+from synicix_core.training.stacked_epoch import StackedEpoch
 from synicix_core.training.stacked_model import Mode, StackedModel
 from synicix_core.training.stacked_optimizer import stack_optimizers
 from synicix_core.training.tier_pass import TierPass, evaluation_positions
@@ -48,6 +47,11 @@ class Stack:
         See `stacked_model.Mode`.
     evaluates : bool
         Whether the validation tier is read for all of them at once, too.
+
+    Attributes
+    ----------
+    runs : list of TrainingRun
+        Those that are still in it.
     """
 
     def __init__(self, runs: Sequence[TrainingRun], mode: Mode, *, evaluates: bool) -> None:
@@ -55,9 +59,6 @@ class Stack:
         self._mode = mode
         self._evaluates = evaluates
         self._stack()
-
-    def __len__(self) -> int:
-        return len(self.runs)
 
     def release(self) -> None:
         """Give each training what is its own again."""
@@ -78,36 +79,21 @@ class Stack:
 
     def train_epoch(self, left: Left) -> None:
         """Make the steps of an epoch; a training whose loss is not finite makes no further ones, as it would alone."""
-        readers = {}
-        for run in list(self.runs):
-            run.model.train()
-            run.batches.read = TaskDataLoader.positions
-            try:
-                readers[run] = run.batches.epoch(run.epochs, run.step, run.raise_if_stopped)
-            except TrainingInterrupted as error:
-                left(run, error)
-        self.keep([run for run in self.runs if run in readers])
-        halted: dict[TrainingRun, dict[str, Tensor]] = {}
-        waiting: list[tuple[Tensor, Tensor, int]] = []
+        epoch = self._begin(left)
         listened = time.monotonic()
-        while self.runs:
-            windows = [list(islice(readers[run], run.accumulate)) for run in self.runs]
-            if not any(windows):
-                break
-            waiting += self.step(windows)
-            if waiting[-1][0].device.type == "cpu":
-                self._add(waiting, halted)
-            for k, run in enumerate(self.runs):
-                if run not in halted and not run.count(len(windows[k])):
-                    halted[run] = self.model.copy_of(k)
+        while epoch is not None and not epoch.is_over:
+            self._step(epoch)
             if time.monotonic() - listened >= _LISTEN_SECONDS:
-                self._add(waiting, halted)
-                self._listen(left)
+                epoch = self._listen(epoch, left)
                 listened = time.monotonic()
-        self._add(waiting, halted)
+        if epoch is None:
+            return
+        if not epoch.ends_in_a_smaller_batch:
+            self._end_orders()
+        self._write_back(epoch)
         for k, run in enumerate(self.runs):
-            if run in halted:
-                self.model.put_back(k, halted[run])
+            if k in epoch.halted:
+                self.model.put_back(k, epoch.halted[k])
             else:
                 run.after_batches()
 
@@ -118,80 +104,136 @@ class Stack:
         for k, run in enumerate(list(self.runs)):
             try:
                 run.finish_epoch(None if measured is None else _known(measured[k]), summaries[k])
-            except Exception as error:  # a metric's, or that it diverged: this training's own end
-                left(run, error)
-            except TrainingInterrupted as error:
+            except (Exception, TrainingInterrupted) as error:  # its own end: it was stopped, diverged, a metric raised
                 left(run, error)
 
-    def _stack(self) -> None:
-        first = self.runs[0].optimization
-        models = [run.model for run in self.runs]
-        self.model = StackedModel(models, first.criterion, first.precision.autocast, self._mode)
-        trained = {name: self.model.parameters[name] for name in self.model.trained}
-        owned = [{name: own[name] for name in trained} for own in (dict(model.named_parameters()) for model in models)]
-        self._optimizer = stack_optimizers([run.optimization.optimizer for run in self.runs], trained, owned)
-        self._weights = [tensor.detach() for tensor in trained.values()]
-        self._averages: list[Tensor] = []
-        averages = [run.optimization.average for run in self.runs if run.optimization.average is not None]
-        if averages:
-            self._averages = [
-                torch.stack(values) for values in zip(*(average.values for average in averages), strict=True)
-            ]
-            for k, average in enumerate(averages):
-                average.values = [stacked[k] for stacked in self._averages]
-            self._decay = averages[0].decay
-        self._resident = _resident(self.runs[0].batches.loader)
-
-    def step(self, windows: list[list[Tensor]]) -> list[tuple[Tensor, Tensor, int]]:
+    def step(self, batches: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, int]]:
         """Make one step of each optimizer.
 
         Parameters
         ----------
-        windows : list of list of Tensor
-            For each training, the positions of the examples of its batches.
+        batches : sequence of Tensor of int64, (trainings, examples)
+            The examples of one batch, or of several that make a step.
 
         Returns
         -------
         list of (losses, penalties, samples)
-            For each batch; (models,) each.
-
-        Raises
-        ------
-        SynicixError
-            If the batches of the trainings differ in length.
+            Of each batch; (trainings,) the first two.
         """
-        optimization = self.runs[0].optimization
-        criterion = optimization.criterion
-        if len({tuple(map(len, window)) for window in windows}) > 1:
-            raise SynicixError("the samplers of a group do not give batches of the same lengths")
-        counts = [len(positions) for positions in windows[0]]
-        whole = sum(counts)
+        whole = sum(batch.shape[1] for batch in batches)
         learnt = []
         total: dict[str, Tensor | None] = {}
-        for index, count in enumerate(counts):
-            inputs, targets = self._gather([window[index] for window in windows])
-            shares = None
-            if len(counts) > 1:
-                shares = per_sample_weight(criterion, count) / per_sample_weight(criterion, whole), count / whole
-            losses, penalties, gradients = self.model.gradients(inputs, targets, shares)
+        for batch in batches:
+            count = batch.shape[1]
+            inputs, targets = self._gather(batch)
+            losses, penalties, gradients = self.model.gradients(inputs, targets, self._shares(count, whole))
             learnt.append((losses, penalties, count))
-            total = (
-                gradients if not total else {name: _sum(total[name], gradient) for name, gradient in gradients.items()}
-            )
+            total = gradients if not total else {name: _sum(total[name], found) for name, found in gradients.items()}
         self._clip(total)
         self._optimizer.step(total)
-        for run in self.runs:
-            run.optimization.learning_rate.after_step()
-        if self._averages:
+        if self._average is not None:
             # Rounded once for each number, so that none depends on where in the stack it stands.
-            torch._foreach_mul_(self._averages, self._decay)
-            torch._foreach_add_(self._averages, torch._foreach_mul(self._weights, 1.0 - self._decay))
+            self._average.mul_(self._decay).add_(self.model.weights.block * (1.0 - self._decay))
         return learnt
 
-    def _gather(self, positions: list[Tensor]) -> tuple[Any, Any]:
-        """Return the next batch of each training, (models, batch, ...)."""
-        rows = torch.stack(positions)
-        inputs, targets = self._resident.take(rows.view(-1))
+    def _stack(self) -> None:
+        first = self.runs[0]
+        optimization = first.optimization
+        models = [run.model for run in self.runs]
+        self.model = StackedModel(models, optimization.criterion, optimization.precision.autocast, self._mode)
+        names = self.model.trained
+        owned = [{name: own[name] for name in names} for own in (dict(model.named_parameters()) for model in models)]
+        optimizers = [run.optimization.optimizer for run in self.runs]
+        self._optimizer = stack_optimizers(optimizers, self.model.weights, owned)
+        self._average: Tensor | None = None
+        averages = [run.optimization.average for run in self.runs if run.optimization.average is not None]
+        if averages:
+            self._decay = averages[0].decay
+            self._average = torch.zeros_like(self.model.weights.block)
+            parts = list(self.model.weights.views(self._average).values())
+            for k, average in enumerate(averages):
+                for part, value in zip(parts, average.values, strict=True):
+                    part[k].copy_(value)
+                average.values = [part[k] for part in parts]
+        loader = first.batches.loader
+        self._resident = _resident(loader)
+        assert loader.batch_size is not None
+        self._batch_size = loader.batch_size
+
+    def _begin(self, left: Left) -> StackedEpoch | None:
+        """Begin an epoch, or go on with one; None if everybody was stopped."""
+        orders = {}
+        for run in list(self.runs):
+            run.model.train()
+            try:
+                run.raise_if_stopped()
+                orders[run] = run.batches.order(run.step)
+            except TrainingInterrupted as error:
+                left(run, error)
+        self.keep([run for run in self.runs if run in orders])
+        if not self.runs:
+            return None
+        self._optimizer.rates_change()
+        self._constant = all(run.optimization.learning_rate.is_constant for run in self.runs)
+        return StackedEpoch(self.runs, torch.stack(list(orders.values())), self._batch_size, self._resident.device)
+
+    def _step(self, epoch: StackedEpoch) -> None:
+        batches = epoch.take(self.runs[0].accumulate)
+        if epoch.is_over and epoch.ends_in_a_smaller_batch:
+            self._end_orders()
+        for losses, penalties, count in self.step(batches):
+            epoch.add(losses, penalties, count)
+        if not self._constant:
+            self._tell_schedules(epoch)
+            self._optimizer.rates_change()
+        if self._resident.device.type == "cpu":  # nobody has to wait for it
+            for k in epoch.newly_infinite():
+                epoch.write_back(only=k)
+                epoch.halted[k] = self.model.copy_of(k)
+
+    def _tell_schedules(self, epoch: StackedEpoch) -> None:
+        for k, run in enumerate(self.runs):
+            if k not in epoch.halted:
+                run.optimization.learning_rate.after_steps(epoch.steps)
+        epoch.steps = 0
+
+    def _write_back(self, epoch: StackedEpoch) -> None:
+        """Let each training know how far it has come, as it would alone."""
+        epoch.write_back()
+        self._tell_schedules(epoch)
+
+    def _listen(self, epoch: StackedEpoch, left: Left) -> StackedEpoch | None:
+        """Let each training look whether it is to stop or to save a checkpoint; go on with those that are not to stop."""
+        self._write_back(epoch)
+        stopped = []
+        for k, run in enumerate(self.runs):
+            try:
+                if k not in epoch.halted:
+                    run.listen()
+            except TrainingInterrupted as error:
+                left(run, error)
+                stopped.append(run)
+        if not stopped:
+            return epoch
+        going_on = [k for k, run in enumerate(self.runs) if run not in stopped]
+        self.keep([self.runs[k] for k in going_on])
+        return epoch.of(going_on) if going_on else None
+
+    def _end_orders(self) -> None:
+        for run in self.runs:
+            assert isinstance(run.batches.loader, TaskDataLoader)
+            run.batches.loader.end_order()
+
+    def _shares(self, count: int, whole: int) -> tuple[float, float] | None:
+        """Return what a batch's loss and penalty count for in a step of `whole` samples; None if it is all of them."""
+        if count == whole:
+            return None
+        criterion = self.runs[0].optimization.criterion
+        return per_sample_weight(criterion, count) / per_sample_weight(criterion, whole), count / whole
+
+    def _gather(self, rows: Tensor) -> tuple[Any, Any]:
+        """Return the batch of each training, (trainings, examples, ...)."""
+        inputs, targets = self._resident.take(rows.reshape(-1))
 
         def folded(tensor: Tensor) -> Tensor:
             return tensor.view(*rows.shape, *tensor.shape[1:])
@@ -209,28 +251,6 @@ class Stack:
             scale = (optimization.clip_norm / (torch.linalg.vector_norm(norms, dim=1) + 1e-6)).clamp(max=1.0)
             for gradient in found:
                 gradient.mul_(scale.view(-1, *([1] * (gradient.dim() - 1))))
-
-    def _add(self, waiting: list[tuple[Tensor, Tensor, int]], halted: dict[TrainingRun, dict[str, Tensor]]) -> None:
-        """Add up what waits on the device; not for those that do not learn any more."""
-        if not waiting:
-            return
-        losses = torch.stack([losses for losses, _, _ in waiting]).tolist()
-        penalties = torch.stack([penalties for _, penalties, _ in waiting]).tolist()
-        for of_models, penalties_of_models, (_, _, count) in zip(losses, penalties, waiting, strict=True):
-            for run, loss, penalty in zip(self.runs, of_models, penalties_of_models, strict=True):
-                if run not in halted:
-                    run.sums.add_numbers(loss, penalty, count)
-        waiting.clear()
-
-    def _listen(self, left: Left) -> None:
-        stopped = []
-        for run in self.runs:
-            try:
-                run.listen()
-            except TrainingInterrupted as error:
-                left(run, error)
-                stopped.append(run)
-        self.keep([run for run in self.runs if run not in stopped])
 
     def _validates_together(self) -> bool:
         run = self.runs[0]
@@ -274,14 +294,15 @@ class Stack:
 
     @contextmanager
     def _averages_in_place(self) -> Iterator[None]:
-        kept = [weight.clone() for weight in self._weights] if self._averages else []
-        if kept:
-            torch._foreach_copy_(self._weights, self._averages)
+        block = self.model.weights.block
+        kept = block.clone() if self._average is not None else None
+        if self._average is not None:
+            block.copy_(self._average)
         try:
             yield
         finally:
-            if kept:
-                torch._foreach_copy_(self._weights, kept)
+            if kept is not None:
+                block.copy_(kept)
 
 
 def _resident(loader: Any) -> ResidentTier:

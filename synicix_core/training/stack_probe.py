@@ -137,16 +137,20 @@ def why_alone(run: TaskRun) -> str:
         return "its batches are split, because memory ran out"
     if optimization.channels_last:
         return "channels_last has no stacked form"
-    loader = trainer.run.batches.loader
-    if type(loader.batch_sampler) is not BatchSampler or not _draws_for_itself(loader.sampler):
-        return "its sampler may draw random numbers that other tasks draw, too"
+    if not _knows_its_order(trainer.run.batches.loader):
+        return "its sampler gives the examples of an epoch only bit by bit"
+    if len({(parameter.dtype, parameter.device) for parameter in trainer.model.parameters()}) != 1:
+        return "its parameters are of several dtypes, or on several devices"
     if any(_hooks(module) for module in trainer.model.modules()):
         return "its model has hooks"
     return ""
 
 
-def _draws_for_itself(sampler: Any) -> bool:
-    return type(sampler) is SequentialSampler or (type(sampler) is RandomSampler and sampler.generator is not None)
+def _knows_its_order(loader: Any) -> bool:
+    sampler = loader.sampler
+    ordinary = type(loader.batch_sampler) is BatchSampler and not loader.batch_sampler.drop_last
+    drawn = type(sampler) is RandomSampler and sampler.generator is not None and not sampler.replacement
+    return ordinary and len(sampler) == len(loader.dataset) and (drawn or type(sampler) is SequentialSampler)
 
 
 def _hooks(module: torch.nn.Module) -> bool:
@@ -305,9 +309,9 @@ class _Trial:
 
     def _clock_stack(self, count: int, mode: Mode) -> float:
         stack = Stack(self._runs[:count], mode, evaluates=False)
-        positions = [[next(run.batches.loader.positions())] for run in stack.runs]  # type: ignore[attr-defined]
+        positions = torch.stack([_positions(run) for run in stack.runs])
         try:
-            return self._clock([lambda: stack.step(positions)])
+            return self._clock([lambda: stack.step([positions])])
         except torch.OutOfMemoryError:
             return float("inf")
         finally:
@@ -324,15 +328,19 @@ def _batch(run: TrainingRun, *, last: bool = False) -> Any:
     """Return the first or the last batch of an epoch, without any effect on the order of the epochs."""
     loader = run.batches.loader
     assert isinstance(loader, TaskDataLoader) and loader.resident is not None
+    return loader.resident.take(_positions(run, last=last))
+
+
+def _positions(run: TrainingRun, *, last: bool = False) -> Tensor:
+    loader = run.batches.loader
+    assert isinstance(loader, TaskDataLoader) and loader.batch_size is not None
     generator = loader.sampler.generator if isinstance(loader.sampler, RandomSampler) else None
     before = generator.get_state() if generator is not None else None
-    positions = loader.positions()
-    chosen = next(positions)
-    if last:
-        *_, chosen = chosen, *positions
+    order = loader.order()
+    assert order is not None
     if generator is not None and before is not None:
         generator.set_state(before)
-    return loader.resident.take(chosen)
+    return torch.split(order, loader.batch_size)[-1 if last else 0]
 
 
 def _alone(run: TrainingRun, batch: Any) -> list[Tensor]:

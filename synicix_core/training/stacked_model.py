@@ -13,6 +13,7 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from synicix_core.training.batches import full_precision, split_output
 from synicix_core.training.dropout import TaskDropout
+from synicix_core.training.flat import Flat
 from synicix_core.training.tier_pass import criterion_loss
 
 __all__ = ["Gradients", "Mode", "StackedModel"]
@@ -48,6 +49,8 @@ class StackedModel:
     ----------
     parameters, buffers : dict of str to Tensor, (models, *shape)
         Stacked; `trained` names the parameters that learn.
+    weights : Flat
+        The memory of those.
     """
 
     def __init__(
@@ -68,7 +71,9 @@ class StackedModel:
         self._own_sources = [layer.sources for layer in self._dropouts[0]]
         named = [dict(model.named_parameters()) for model in models]
         self.trained = [name for name, parameter in named[0].items() if parameter.requires_grad]
-        self.parameters = {name: torch.stack([own[name].detach() for own in named]) for name in named[0]}
+        self.weights = Flat({name: torch.stack([own[name].detach() for own in named]) for name in self.trained})
+        fixed = [name for name in named[0] if name not in self.trained]
+        self.parameters = self.weights.parts | {n: torch.stack([own[n].detach() for own in named]) for n in fixed}
         held = [dict(model.named_buffers()) for model in models]
         self.buffers = {name: torch.stack([own[name].detach() for own in held]) for name in held[0]}
         for k, (parameters, buffers) in enumerate(zip(named, held, strict=True)):
@@ -77,7 +82,7 @@ class StackedModel:
             for name, buffer in buffers.items():
                 buffer.data = self.buffers[name][k]
         for name in self.trained:
-            self.parameters[name].requires_grad_()
+            self.parameters[name] = self.parameters[name].detach().requires_grad_()
 
     def __len__(self) -> int:
         return len(self.models)

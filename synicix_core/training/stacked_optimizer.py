@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from synicix_core.training.flat import Flat
 
 __all__ = ["StackedOptimizer", "stack_optimizers"]
 
@@ -24,12 +27,15 @@ class StackedOptimizer(Protocol):
     def step(self, gradients: Mapping[str, Tensor | None]) -> None:
         """Make a step; gradients are (models, *shape) by the name of the parameter, None where it takes no part."""
 
+    def rates_change(self) -> None:
+        """Look at learning rates and weight decays again."""
+
     def release(self) -> None:
         """Give each optimizer state of its own again."""
 
 
 def stack_optimizers(
-    optimizers: Sequence[Optimizer], parameters: Mapping[str, Tensor], owned: Sequence[Mapping[str, Tensor]]
+    optimizers: Sequence[Optimizer], weights: Flat, owned: Sequence[Mapping[str, Tensor]]
 ) -> StackedOptimizer:
     """Return the fastest way to step optimizers together.
 
@@ -40,18 +46,18 @@ def stack_optimizers(
     ----------
     optimizers : sequence of Optimizer
         One for each model, of one class.
-    parameters : mapping of str to Tensor, (models, *shape)
-        The stacked parameters that learn.
+    weights : Flat
+        The parameters that learn.
     owned : sequence of mapping
         The parameters of each model by name: slices of those.
     """
-    first = optimizers[0]
     for optimizer in optimizers:
         optimizer._opt_called = True  # type: ignore[attr-defined]  # what torch's schedulers look at before they warn
+    first = optimizers[0]
     if type(first) in (Adam, AdamW) and _alike(optimizers, _ALIKE[Adam]) and _plain_adam(first):
-        return _StackedAdam(optimizers, parameters, owned)
+        return _StackedAdam(optimizers, weights, owned)
     if type(first) is SGD and _alike(optimizers, _ALIKE[SGD]) and _plain_sgd(first):
-        return _StackedSGD(optimizers, parameters, owned)
+        return _StackedSGD(optimizers, weights, owned)
     return _OneByOne(optimizers, owned)
 
 
@@ -84,126 +90,140 @@ def _plain_sgd(optimizer: Optimizer) -> bool:
     return not (group["maximize"] or group["differentiable"] or group["dampening"])
 
 
-class _Rates:
-    """A number of each optimizer's group as a tensor, made anew when one of them changes."""
+class _OneByOne:
+    """Any optimizer: each makes its own step."""
 
-    def __init__(self, optimizers: Sequence[Optimizer], like: Tensor) -> None:
-        self._groups = [optimizer.param_groups[0] for optimizer in optimizers]
-        self._like = like
-        self._known: dict[str, tuple[list[float], Tensor]] = {}
+    def __init__(self, optimizers: Sequence[Optimizer], owned: Sequence[Mapping[str, Tensor]]) -> None:
+        self.optimizers = list(optimizers)
+        self.owned = list(owned)
 
-    def __call__(self, name: str) -> tuple[list[float], Tensor]:
-        """Return the numbers and, as float64 rounded to the parameters' dtype, the tensor, (models,)."""
-        values = [float(group[name]) for group in self._groups]
-        known = self._known.get(name)
-        if known is None or known[0] != values:
-            known = values, torch.tensor(values, dtype=torch.float64).to(self._like.device, self._like.dtype)
-            self._known[name] = known
-        return known
+    def step(self, gradients: Mapping[str, Tensor | None]) -> None:
+        """Make a step."""
+        for k, (optimizer, own) in enumerate(zip(self.optimizers, self.owned, strict=True)):
+            for name, gradient in gradients.items():
+                own[name].grad = None if gradient is None else gradient[k]
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def rates_change(self) -> None:
+        """Do nothing: each looks by itself."""
+
+    def release(self) -> None:
+        """Do nothing: each has its own state."""
 
 
-def _along(values: Tensor, like: Tensor) -> Tensor:
-    return values.view(-1, *([1] * (like.dim() - 1)))
+class _InOneBlock(_OneByOne, ABC):
+    """Optimizers of torch whose state is stacked.
+
+    Every operation but torch's own kernel is rounded once for each number, so that none depends on where in the stack it
+    stands.
+
+    Parameters
+    ----------
+    names : sequence of str
+        What the optimizer keeps for each parameter.
+    """
+
+    def __init__(
+        self,
+        optimizers: Sequence[Optimizer],
+        weights: Flat,
+        owned: Sequence[Mapping[str, Tensor]],
+        names: Sequence[str],
+    ) -> None:
+        super().__init__(optimizers, owned)
+        self._weights = weights
+        self._gradients = torch.zeros_like(weights.block)
+        self.state: dict[str, Tensor] = {}
+        for key in names:
+            block = torch.zeros_like(weights.block)
+            self.state[key] = block
+            for name, part in weights.views(block).items():
+                for k, (optimizer, own) in enumerate(zip(optimizers, owned, strict=True)):
+                    kept = optimizer.state[own[name]].get(key)
+                    if kept is not None:
+                        part[k].copy_(kept)
+                    optimizer.state[own[name]][key] = part[k]
+        self.rates_change()
+
+    def rates_change(self) -> None:
+        """Look at learning rates and weight decays again."""
+        groups = [optimizer.param_groups[0] for optimizer in self.optimizers]
+        rates = torch.tensor([[float(group["lr"])] for group in groups], dtype=torch.float64)
+        decays = torch.tensor([[float(group["weight_decay"])] for group in groups], dtype=torch.float64)
+        like = self._weights.block
+        self.rate = rates.to(like.device, like.dtype)
+        self.decays = bool(decays.any())
+        self.decay = decays.to(like.device, like.dtype)
+        self.shrink = (1.0 - rates * decays).to(like.device, like.dtype)
+
+    def step(self, gradients: Mapping[str, Tensor | None]) -> None:
+        """Make a step."""
+        found = [gradient for gradient in gradients.values() if gradient is not None]
+        if len(found) < len(gradients):  # what takes no part has no step to make
+            super().step(gradients)
+            return
+        with torch.no_grad():
+            self._step(self._weights.block, self._weights.gathered(found, self._gradients))
+
+    def release(self) -> None:
+        """Give each optimizer state of its own again."""
+        for optimizer, own in zip(self.optimizers, self.owned, strict=True):
+            for parameter in own.values():
+                state = optimizer.state.get(parameter, {})
+                optimizer.state[parameter] = {
+                    key: value.clone() if isinstance(value, Tensor) else value for key, value in state.items()
+                }
+
+    @abstractmethod
+    def _step(self, weights: Tensor, gradients: Tensor) -> None:
+        """Change the weights in place; the gradients may be changed, too. All are (models, numbers)."""
 
 
-class _StackedAdam:
+class _StackedAdam(_InOneBlock):
     """Adam and AdamW by torch's fused kernel.
 
     The kernel knows one learning rate. So it steps a change that begins at zero, by a rate of one, and each model takes as
     much of it as its own rate says.
-
-    Every operation besides the kernel is rounded once for each number, so that none depends on where in the stack it stands.
-    Within the kernel of the CPU the last numbers of a tensor are computed in another way than the others, so it gets the
-    tensors of each model by themselves.
     """
 
-    def __init__(
-        self, optimizers: Sequence[Optimizer], parameters: Mapping[str, Tensor], owned: Sequence[Mapping[str, Tensor]]
-    ) -> None:
-        self._optimizers = list(optimizers)
-        self._owned = list(owned)
-        self._parameters = {name: tensor.detach() for name, tensor in parameters.items()}
-        self._rates = _Rates(optimizers, next(iter(parameters.values())))
+    def __init__(self, optimizers: Sequence[Optimizer], weights: Flat, owned: Sequence[Mapping[str, Tensor]]) -> None:
+        super().__init__(optimizers, weights, owned, ("exp_avg", "exp_avg_sq"))
         group = optimizers[0].param_groups[0]
         self._eps = float(group["eps"])
         self._decoupled = bool(group["decoupled_weight_decay"])
-        self._change = {name: torch.zeros_like(tensor) for name, tensor in self._parameters.items()}
-        self._states = {
-            key: {
-                name: _stacked_state(optimizers, owned, name, key, tensor) for name, tensor in self._parameters.items()
-            }
-            for key in ("exp_avg", "exp_avg_sq")
-        }
+        self._change = torch.zeros_like(weights.block)
         # As torch keeps it: a number of its own for each parameter.
-        self._steps = {
-            name: torch.stack(
-                [_step_of(optimizer, own[name]) for optimizer, own in zip(optimizers, owned, strict=True)]
-            )
-            for name in self._parameters
-        }
+        steps = [
+            [optimizer.state[p].get("step", 0.0) for p in own.values()]
+            for optimizer, own in zip(optimizers, owned, strict=True)
+        ]
+        self._steps = torch.tensor([[float(step) for step in row] for row in steps], dtype=torch.float32)
+        self._steps = self._steps.to(weights.block.device)
         for k, (optimizer, own) in enumerate(zip(optimizers, owned, strict=True)):
-            for name in self._parameters:
-                optimizer.state[own[name]] = {
-                    "step": self._steps[name][k],
-                    **{key: stacked[name][k] for key, stacked in self._states.items()},
-                }
-        self._ranges: dict[tuple[str, ...], list[tuple[int, int, float, float]]] = {}
+            for index, parameter in enumerate(own.values()):
+                optimizer.state[parameter]["step"] = self._steps[k, index]
+        keys = [(*o.param_groups[0]["betas"], *row) for o, row in zip(optimizers, self._steps.tolist(), strict=True)]
+        self._runs = _runs_of_equals(keys)
 
-    def step(self, gradients: Mapping[str, Tensor | None]) -> None:
-        """Make a step."""
-        names = [name for name, gradient in gradients.items() if gradient is not None]
-        found = [gradient for gradient in gradients.values() if gradient is not None]
-        if not names:
-            return
-        with torch.no_grad():
-            weights = [self._parameters[name] for name in names]
-            rates, rate = self._rates("lr")
-            decays, decay = self._rates("weight_decay")
-            if any(decays):
-                if self._decoupled:
-                    shrink = torch.tensor(
-                        [1.0 - lr * wd for lr, wd in zip(rates, decays, strict=True)], dtype=torch.float64
-                    )
-                    shrink = shrink.to(rate.device, rate.dtype)
-                    for weight in weights:
-                        weight.mul_(_along(shrink, weight))
-                else:
-                    found = [g + w * _along(decay, w) for g, w in zip(found, weights, strict=True)]
-            changes = [self._change[name] for name in names]
-            torch._foreach_zero_(changes)
-            torch._foreach_add_([self._steps[name] for name in names], 1.0)
-            self._kernel(names, changes, [gradient.contiguous() for gradient in found])
-            for weight, change in zip(weights, changes, strict=True):
-                weight.add_(change.mul_(_along(rate, weight)))
-
-    def release(self) -> None:
-        """Give each optimizer state of its own again."""
-        for optimizer, own in zip(self._optimizers, self._owned, strict=True):
-            for name in self._parameters:
-                optimizer.state[own[name]] = {key: value.clone() for key, value in optimizer.state[own[name]].items()}
-
-    def _kernel(self, names: Sequence[str], changes: list[Tensor], gradients: list[Tensor]) -> None:
-        means, squares = ([self._states[key][name] for name in names] for key in ("exp_avg", "exp_avg_sq"))
-        steps = [self._steps[name] for name in names]
-        one_by_one = changes[0].device.type == "cpu"
-        for first, last, beta1, beta2 in self._alike(tuple(names)):
-            parts = [
-                [tensor for stacked in stack for tensor in stacked.unbind(0)[first:last]]
-                if one_by_one
-                else [stacked[first:last] for stacked in stack]
-                for stack in (changes, gradients, means, squares)
-            ]
-            counts = [n for step in steps for n in (step.unbind(0)[first:last] if one_by_one else (step[first],))]
+    def _step(self, weights: Tensor, gradients: Tensor) -> None:
+        if self.decays and self._decoupled:
+            weights.mul_(self.shrink)
+        elif self.decays:
+            gradients += weights * self.decay
+        self._steps += 1.0
+        self._change.zero_()
+        for first, last, (beta1, beta2, *_) in self._runs:
             torch._fused_adam_(
-                parts[0],
-                parts[1],
-                parts[2],
-                parts[3],
+                [self._change[first:last]],
+                [gradients[first:last]],
+                [self.state["exp_avg"][first:last]],
+                [self.state["exp_avg_sq"][first:last]],
                 [],
-                counts,
+                [self._steps[first, 0]],
                 lr=1.0,
-                beta1=beta1,
-                beta2=beta2,
+                beta1=float(beta1),
+                beta2=float(beta2),
                 weight_decay=0.0,
                 eps=self._eps,
                 amsgrad=False,
@@ -211,96 +231,33 @@ class _StackedAdam:
                 grad_scale=None,
                 found_inf=None,
             )
-
-    def _alike(self, names: tuple[str, ...]) -> list[tuple[int, int, float, float]]:
-        """Return runs of neighbours with the same betas and number of steps: one call of the kernel serves a run."""
-        if names not in self._ranges:
-            # From then on their steps go hand in hand.
-            steps = torch.stack([self._steps[name] for name in names], 1).tolist()
-            keys = [(*o.param_groups[0]["betas"], *counts) for o, counts in zip(self._optimizers, steps, strict=True)]
-            ranges = []
-            first = 0
-            for k in range(1, len(keys) + 1):
-                if k == len(keys) or keys[k] != keys[first]:
-                    ranges.append((first, k, float(keys[first][0]), float(keys[first][1])))
-                    first = k
-            self._ranges[names] = ranges
-        return self._ranges[names]
+        weights += self._change.mul_(self.rate)
 
 
-class _StackedSGD:
+class _StackedSGD(_InOneBlock):
     """SGD, with or without momentum."""
 
-    def __init__(
-        self, optimizers: Sequence[Optimizer], parameters: Mapping[str, Tensor], owned: Sequence[Mapping[str, Tensor]]
-    ) -> None:
-        self._optimizers = list(optimizers)
-        self._owned = list(owned)
-        self._parameters = {name: tensor.detach() for name, tensor in parameters.items()}
-        self._rates = _Rates(optimizers, next(iter(parameters.values())))
+    def __init__(self, optimizers: Sequence[Optimizer], weights: Flat, owned: Sequence[Mapping[str, Tensor]]) -> None:
         group = optimizers[0].param_groups[0]
         self._momentum, self._nesterov = float(group["momentum"]), bool(group["nesterov"])
-        self._buffers: dict[str, Tensor] = {}
+        # A buffer of zeros becomes the gradient in the first step, as torch's does.
+        super().__init__(optimizers, weights, owned, ("momentum_buffer",) if self._momentum else ())
+
+    def _step(self, weights: Tensor, gradients: Tensor) -> None:
+        if self.decays:
+            gradients += weights * self.decay
         if self._momentum:
-            # A buffer of zeros becomes the gradient in the first step, as torch's does.
-            for name, tensor in self._parameters.items():
-                self._buffers[name] = _stacked_state(optimizers, owned, name, "momentum_buffer", tensor)
-                for k, (optimizer, own) in enumerate(zip(optimizers, owned, strict=True)):
-                    optimizer.state[own[name]]["momentum_buffer"] = self._buffers[name][k]
-
-    def step(self, gradients: Mapping[str, Tensor | None]) -> None:
-        """Make a step."""
-        _, rate = self._rates("lr")
-        decays, decay = self._rates("weight_decay")
-        with torch.no_grad():
-            for name, gradient in gradients.items():
-                if gradient is None:
-                    continue
-                weight = self._parameters[name]
-                # Rounded once for each number, as in Adam's step.
-                change = gradient + weight * _along(decay, weight) if any(decays) else gradient
-                if self._momentum:
-                    buffer = self._buffers[name].mul_(self._momentum).add_(change)
-                    change = change + buffer * self._momentum if self._nesterov else buffer
-                weight.sub_(change * _along(rate, weight))
-
-    def release(self) -> None:
-        """Give each optimizer state of its own again."""
-        for optimizer, own in zip(self._optimizers, self._owned, strict=True):
-            for name in self._buffers:
-                optimizer.state[own[name]]["momentum_buffer"] = optimizer.state[own[name]]["momentum_buffer"].clone()
+            buffer = self.state["momentum_buffer"].mul_(self._momentum).add_(gradients)
+            gradients = gradients + buffer * self._momentum if self._nesterov else buffer
+        weights -= gradients * self.rate
 
 
-class _OneByOne:
-    """Any optimizer: each makes its own step."""
-
-    def __init__(self, optimizers: Sequence[Optimizer], owned: Sequence[Mapping[str, Tensor]]) -> None:
-        self._optimizers = list(optimizers)
-        self._owned = list(owned)
-
-    def step(self, gradients: Mapping[str, Tensor | None]) -> None:
-        """Make a step."""
-        for k, (optimizer, own) in enumerate(zip(self._optimizers, self._owned, strict=True)):
-            for name, gradient in gradients.items():
-                own[name].grad = None if gradient is None else gradient[k]
-            optimizer.step()
-            optimizer.zero_grad()
-
-    def release(self) -> None:
-        """Do nothing: each has its own state."""
-
-
-def _stacked_state(
-    optimizers: Sequence[Optimizer], owned: Sequence[Mapping[str, Tensor]], name: str, key: str, like: Tensor
-) -> Tensor:
-    slices = []
-    for k, (optimizer, own) in enumerate(zip(optimizers, owned, strict=True)):
-        value = optimizer.state.get(own[name], {}).get(key)
-        slices.append(torch.zeros_like(like[k]) if value is None else value)
-    return torch.stack(slices)
-
-
-def _step_of(optimizer: Optimizer, parameter: Tensor) -> Tensor:
-    step = optimizer.state.get(parameter, {}).get("step")
-    device = parameter.device
-    return torch.zeros((), dtype=torch.float32, device=device) if step is None else step.to(device, torch.float32)
+def _runs_of_equals(keys: Sequence[tuple[Any, ...]]) -> list[tuple[int, int, tuple[Any, ...]]]:
+    """Return runs of neighbours with equal keys: first, one behind the last, key."""
+    runs = []
+    first = 0
+    for k in range(1, len(keys) + 1):
+        if k == len(keys) or keys[k] != keys[first]:
+            runs.append((first, k, keys[first]))
+            first = k
+    return runs

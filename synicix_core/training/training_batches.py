@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from synicix_core.training import random_state
+from synicix_core.training.loaders import TaskDataLoader
 
 __all__ = ["TrainingBatches"]
 
@@ -33,15 +34,12 @@ class TrainingBatches:
     ----------
     loader : DataLoader
         As given.
-    read : callable
-        Begins a pass over the loader; ``iter``, unless somebody wants something else of it than batches.
     process_state : mapping or None
         State of the process's generators, where nothing of this training draws from them.
     """
 
     def __init__(self, loader: DataLoader[Any], generators: Mapping[str, torch.Generator], *, keep_place: bool) -> None:
         self.loader = loader
-        self.read: Callable[[Any], Iterator[Any]] = iter
         self.process_state: Mapping[str, Any] | None = None
         self._generators = generators
         self._keep_place = keep_place
@@ -69,15 +67,40 @@ class TrainingBatches:
         self._read_whole = False
         if not skip or self._at_start is None:
             self._at_start = self._state() if self._keep_place else None
-            return self.read(self.loader)
+            return iter(self.loader)
         now = random_state.capture(self._generators)
         random_state.restore(self._at_start, self._generators)
-        batches = self.read(self.loader)
+        batches = iter(self.loader)
         for _ in islice(batches, skip):
             while_skipping()
         # Whatever else drew random numbers since, dropout for one, goes on from where it was.
         random_state.restore(now, self._generators)
         return batches
+
+    def order(self, skip: int) -> torch.Tensor:
+        """Return, in place of the batches of an epoch, the positions of all its examples; see `TaskDataLoader.order`.
+
+        Parameters
+        ----------
+        skip : int
+            Batches that were used before; with 0 the epoch begins. They are in the order all the same, unless the epoch was
+            read to its end: then it is empty.
+        """
+        assert isinstance(self.loader, TaskDataLoader)
+        if skip and self._read_whole:
+            return torch.empty(0, dtype=torch.int64)
+        self._read_whole = False
+        now = None
+        if skip and self._at_start is not None:
+            now = self._state()
+            random_state.restore(self._at_start, self._generators)
+        else:
+            self._at_start = self._state() if self._keep_place else None
+        order = self.loader.order()
+        assert order is not None, "only samplers whose order is known at once are stacked"
+        if now is not None:
+            random_state.restore(now, self._generators)
+        return order
 
     def _state(self) -> dict[str, Any]:
         return random_state.capture(self._generators, self.process_state)
