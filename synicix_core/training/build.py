@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -297,6 +298,16 @@ def trainer_arguments(
 
 def accepts(target: Any, name: str) -> bool:
     """Tell whether a target takes an argument of that name: its signature says so, or a base's behind ``**kwargs``."""
+    # Classes stay, and are asked about for each task; an object that was just made need not be hashable.
+    return _class_accepts(target, name) if inspect.isclass(target) else _accepts(target, name)
+
+
+@functools.lru_cache(maxsize=1024)
+def _class_accepts(target: type, name: str) -> bool:
+    return _accepts(target, name)
+
+
+def _accepts(target: Any, name: str) -> bool:
     try:
         parameters = inspect.signature(target).parameters
     except (TypeError, ValueError):

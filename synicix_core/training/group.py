@@ -17,6 +17,7 @@ from synicix_core.training.random_state import capture
 from synicix_core.training.spec import TaskObserver, TaskOutcome, TaskSpec, TaskState
 from synicix_core.training.stack import Stack
 from synicix_core.training.stack_probe import Finding, probe, why_alone
+from synicix_core.training.stacked_scores import stacked_scores
 from synicix_core.training.task_run import TaskRun
 from synicix_core.training.torch_state import restored_torch_state
 from synicix_core.training.training_run import TrainingRun
@@ -139,9 +140,11 @@ class _Group:
         self._ended = ended
         self._clock = _ShareOfTime()
         self._tasks: dict[TrainingRun, tuple[int, TaskRun]] = {}
+        tiers = None
         for index, member in members:
             try:
-                task = TaskRun(member.spec, registry, member.observer, member.state)
+                task = TaskRun(member.spec, registry, member.observer, member.state, tiers=tiers)
+                tiers = task.tiers
                 ending.callback(task.close)
                 task.prepare()
                 if why := why_alone(task) or self._unlike(task):
@@ -204,16 +207,24 @@ class _Group:
 
     def _end(self, runs: list[TrainingRun]) -> list[TrainingRun]:
         """Finish those that have come to their end; return those that have not."""
-        for run in runs:
-            if run in self._tasks and run.status:
-                _, task = self._tasks[run]
-                task.context.finish()
-                try:
-                    task.trainer.save()
-                    how: TaskOutcome | BaseException = task.finish()
-                except (Exception, TrainingInterrupted) as error:
-                    how = error
-                self._leave(run, how)
+        over = [run for run in runs if run in self._tasks and run.status]
+        tasks = [self._tasks[run][1] for run in over]
+        for task in tasks:
+            task.context.finish()
+        scores = None
+        if len(over) > 1 and self._finding.scores:
+            try:
+                scores = stacked_scores(tasks)
+            except Exception:  # whose it is shows when each is scored by itself
+                scores = None
+        for k, run in enumerate(over):
+            task = tasks[k]
+            try:
+                task.trainer.save()
+                how: TaskOutcome | BaseException = task.finish(None if scores is None else scores[k])
+            except (Exception, TrainingInterrupted) as error:
+                how = error
+            self._leave(run, how)
         return [run for run in runs if run in self._tasks]
 
     def _leave(self, run: TrainingRun, how: TaskOutcome | BaseException) -> None:

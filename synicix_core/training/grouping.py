@@ -62,17 +62,25 @@ def group_key(row: Mapping[str, Any], free: Collection[str] = (), fixed: Collect
 
 
 class Grouping:
-    """What one worker has learned about the parameters of models: which are floats, and which may not differ in a group."""
+    """What one worker has learned about the parameters of models: which are floats, and which may not differ in a group.
+
+    Attributes
+    ----------
+    version : int
+        Grows whenever keys change.
+    """
 
     def __init__(self) -> None:
+        self.version = 0
         self._floats: dict[str, set[str]] = {}
         self._fixed: dict[str, set[str]] = {}
 
     def learn(self, model_provider: str, params: Iterable[Mapping[str, Any]]) -> None:
         """Take note of the parameters that are floats in any of these configs of one model."""
         known = self._floats.setdefault(model_provider, set())
-        for config in params:
-            known.update(path for path, value in _numbers(config) if isinstance(value, float))
+        found = {path for config in params for path, value in _numbers(config) if isinstance(value, float)}
+        self.version += not found <= known
+        known |= found
 
     def key(self, row: Mapping[str, Any]) -> str | None:
         """Return the key of a task, as `group_key` makes it, by what is known now."""
@@ -104,6 +112,7 @@ class Grouping:
         floats = self._floats.get(model, set()) | {path for path in one if isinstance(one[path], float)}
         differing = sorted(path for path in floats - known if one.get(path) != two.get(path))
         known.update(differing)
+        self.version += bool(differing)
         return differing
 
 

@@ -11,14 +11,17 @@ from torch.utils.data import DataLoader
 
 from synicix_core.errors import SynicixError
 from synicix_core.training.averaging import Average
+from synicix_core.training.compiling import Compilation, require_compiler
 from synicix_core.training.contract import TrainingContext
+from synicix_core.training.cuda_graphs import StepGraph, why_no_graph
+from synicix_core.training.dropout import own_dropout
 from synicix_core.training.early_stopping import EarlyStopping
-from synicix_core.training.fused_kernels import build_optimizer
+from synicix_core.training.fused_kernels import build_optimizer, kernel_of
 from synicix_core.training.optimization import Optimization
 from synicix_core.training.precision import Precision, resolve_precision
-from synicix_core.training.random_state import generators_of
+from synicix_core.training.random_state import derive_seed, generators_of
 from synicix_core.training.saved_files import load_plain, save_state_dict
-from synicix_core.training.schedules import LearningRate, ScheduleName
+from synicix_core.training.schedules import SCHEDULES, LearningRate, ScheduleName
 from synicix_core.training.tier_pass import run_tier
 from synicix_core.training.torch_state import set_deterministic
 from synicix_core.training.trainer_options import check_options, choose_metric
@@ -72,6 +75,11 @@ class NNTrainer:
         measured on the validation tier and kept; buffers, such as those of batch normalization, stay as they are.
     channels_last : bool
         Keep images and the weights of convolutions with their channels last in memory, which tensor cores want.
+    compile : {"off", "auto", "on"}
+        Compile the forward pass and the loss: ``"auto"`` at the start of an epoch when those that are left are expected to
+        pay the time it takes, and not for longer than compiled steps are faster; ``"on"`` at once.
+    cuda_graphs : {"off", "auto"}
+        Record a whole step on a GPU and launch it at once, where nothing in it needs the host; `notes` say why not.
     nan_policy : {"stop", "skip", "raise"}
         When a loss or a weight is not finite: stop and keep the best weights so far (status ``diverged``); leave out that
         step, at the price of waiting for the device at each step; or raise `TrainingDiverged`.
@@ -98,7 +106,7 @@ class NNTrainer:
     ParamsError
         If options make no sense; all are named at once.
     ConfigurationError
-        If the device cannot do the precision.
+        If the device cannot do the precision, or ``compile`` is ``"on"`` and there is no compiler for the device.
     """
 
     def __init__(
@@ -130,6 +138,8 @@ class NNTrainer:
         accumulate_batches: int = 1,
         ema_decay: float | None = None,
         channels_last: bool = False,
+        compile: Literal["off", "auto", "on"] = "off",
+        cuda_graphs: Literal["off", "auto"] = "off",
         nan_policy: Literal["stop", "skip", "raise"] = "stop",
         deterministic: bool = False,
     ) -> None:
@@ -146,6 +156,8 @@ class NNTrainer:
                 "gradient_clip_value": gradient_clip_value,
                 "accumulate_batches": accumulate_batches,
                 "ema_decay": ema_decay,
+                "compile": compile,
+                "cuda_graphs": cuda_graphs,
                 "nan_policy": nan_policy,
             }
         )
@@ -157,12 +169,20 @@ class NNTrainer:
         self.device = torch.device(device)
         self.model_save_path = model_save_path
         self.max_epoch = max_epoch
+        if compile == "on":
+            require_compiler(self.device)
         self.precision: Precision = resolve_precision(precision, self.device)
         self.precision.apply()
         self.model = model_class(**model_class_params).to(self.device)
         if channels_last:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
-        self.optimizer = build_optimizer(optimizer_class, self.model.parameters(), optimizer_class_params, self.device)
+        dropout = _dropout_generator(context, self.device)
+        if not own_dropout(self.model, dropout):
+            dropout = None
+        recordable = cuda_graphs == "auto" and self.device.type == "cuda"
+        self.optimizer = build_optimizer(
+            optimizer_class, self.model.parameters(), optimizer_class_params, self.device, capturable=recordable
+        )
         self.criterion = criterion_class(**criterion_class_params)
         if isinstance(self.criterion, nn.Module):
             self.criterion.to(self.device)
@@ -192,7 +212,16 @@ class NNTrainer:
             parts=parts,
             average=Average(self.model, ema_decay) if ema_decay is not None else None,
             channels_last=channels_last,
+            dropout=dropout,
         )
+        if compile != "off":
+            Compilation(optimization, compile)
+        self._no_graph = ""
+        if cuda_graphs == "auto":
+            moves = bool(warmup_epochs or warmup_steps or (scheduler and SCHEDULES[scheduler].unit == "step"))
+            self._no_graph = why_no_graph(optimization, accumulate=accumulate_batches, rate_moves_each_step=moves)
+            if not self._no_graph:
+                optimization.graph = StepGraph(optimization)
         drawn_from = [g for loader in (train_dataloader, validation_dataloader) for g in generators_of(loader)]
         generators = {str(index): generator for index, generator in enumerate(drawn_from)}
         self.run = TrainingRun(
@@ -254,7 +283,24 @@ class NNTrainer:
             notes.append(f"the validation {self.run.metric.name} was never finite; the last weights were kept")
         if optimization.parts > 1:
             notes.append(optimization.describe_parts())
+        if optimization.compilation is not None and optimization.compilation.note:
+            notes.append(optimization.compilation.note)
+        if self._no_graph:
+            notes.append(f"no CUDA graph: {self._no_graph}")
+        if optimization.graph is not None and optimization.graph.note:
+            notes.append(optimization.graph.note)
         return tuple(notes)
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """What provenance records of the way in which this was computed: JSON."""
+        optimization = self.run.optimization
+        return {
+            "compiled": optimization.compilation.describe() if optimization.compilation is not None else False,
+            "cuda_graphs": optimization.graph is not None and optimization.graph.replays > 0,
+            "resident": getattr(self.train_dataloader, "resident", None) is not None,
+            "optimizer_kernel": kernel_of(self.optimizer),
+        }
 
     def train(self) -> None:
         """Train until the epoch limit, early stopping or divergence, and write the best weights.
@@ -310,6 +356,12 @@ class NNTrainer:
     def load_best_performing_model(self) -> None:
         """Load the best weights, from memory after `train`, else from ``model_save_path``."""
         self.model.load_state_dict(self.run.best if self.run.best is not None else load_plain(self.model_save_path))
+
+
+def _dropout_generator(context: TrainingContext | None, device: torch.device) -> torch.Generator | None:
+    if context is None or device.type not in ("cpu", "cuda"):
+        return None
+    return torch.Generator(device).manual_seed(derive_seed(context.seed, "dropout"))
 
 
 def _length(loader: DataLoader[Any]) -> int | None:

@@ -77,7 +77,9 @@ def make_outcome(
     own_precision = getattr(trainer, "precision", None)
     precision = own_precision.resolved if isinstance(own_precision, Precision) else context.resolved_precision
     provenance = describe_run(spec, registry, device, precision)
+    how = plain(getattr(trainer, "how", None))
     provenance |= {
+        **(how if isinstance(how, dict) else {}),
         "attempt": spec.attempt,
         "resumed_from_epoch": context.resumed_from,
         "micro_batches": spec.micro_batches if context.state.can_split else 1,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from synicix_core.training import wire
 
-__all__ = ["TIERS", "Component", "TaskObserver", "TaskOutcome", "TaskSpec", "TaskState"]
+__all__ = ["TIERS", "Component", "NoteTaker", "TaskObserver", "TaskOutcome", "TaskSpec", "TaskState"]
 
 TIERS = ("train", "validation", "test")
 
@@ -72,6 +72,10 @@ class TaskSpec:
         Of the dataset file, which was verified. With it, what was read may be kept for the next task; empty: it is not.
     resident_share : float
         A dataset that takes no more than this share of the device's free memory is put there whole; 0: none is.
+    seconds_before : dict of str to float
+        What this attempt took before the executor heard of it, by the parts of `timing.PARTS`.
+    profile : str
+        Absolute path of the file to which a profile of the training is written; empty: there is none.
     """
 
     task: str
@@ -101,6 +105,8 @@ class TaskSpec:
     project_commit: str = ""
     dataset_sha256: str = ""
     resident_share: float = 0.25
+    seconds_before: dict[str, float] = field(default_factory=dict)
+    profile: str = ""
 
     def components(self) -> tuple[Component, ...]:
         """Return every component that takes part, each provider once."""
@@ -194,6 +200,14 @@ class TaskState:
     epochs: int = 0
     can_checkpoint: bool = False
     can_split: bool = False
+
+
+@runtime_checkable
+class NoteTaker(Protocol):
+    """An observer that also takes what people are to be told at once, and not only with the result."""
+
+    def note(self, message: str) -> None:
+        """Take a sentence."""
 
 
 class TaskObserver(Protocol):

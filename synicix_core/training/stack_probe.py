@@ -64,6 +64,8 @@ class Finding:
         Whether a task's numbers were the same, bit for bit, in stacks of different sizes.
     evaluates : bool
         Whether the stack can be measured as one, too.
+    scores : bool
+        And scored: what is saved of a model is all that changes as it learns.
     """
 
     size: int
@@ -71,6 +73,7 @@ class Finding:
     mode: Mode = "forward"
     exact: bool = False
     evaluates: bool = False
+    scores: bool = False
 
 
 class _Nobody:
@@ -170,6 +173,7 @@ class _Trial:
         self._ending = ending
         self._progress = progress
         self._runs: list[TrainingRun] = []
+        self._changes_unseen = False
 
     def find(self, limit: int | None) -> Finding:
         first = self._build(1)[0]
@@ -187,7 +191,7 @@ class _Trial:
         mode = self._mode()
         if limit is not None:
             self._build(min(most, _EXACT))
-            return Finding(most, mode=mode, exact=self._is_exact(mode), evaluates=self._evaluates(mode))
+            return self._finding(most, mode)
         alone = self._clock([lambda: self._step_alone(self._runs[0])])
         sizes = sorted({most, max(most // 4, 2)}, reverse=True)
         self._build(sizes[0])
@@ -197,7 +201,11 @@ class _Trial:
             raise _Unfit(
                 f"a step of {best} as one takes {1000 * times[best]:.2f} ms per task, one by one {1000 * alone:.2f} ms"
             )
-        return Finding(best, mode=mode, exact=self._is_exact(mode), evaluates=self._evaluates(mode))
+        return self._finding(best, mode)
+
+    def _finding(self, size: int, mode: Mode) -> Finding:
+        evaluates = self._evaluates(mode)
+        return Finding(size, "", mode, self._is_exact(mode), evaluates, evaluates and not self._changes_unseen)
 
     def _build(self, count: int) -> list[TaskRun]:
         """Build tasks until there are so many; return the new ones."""
@@ -225,9 +233,12 @@ class _Trial:
         """Return the first way in which a step of two is the step of each alone."""
         runs = self._runs[:2]
         batches = [_batch(run) for run in runs]
+        saved = runs[0].model.state_dict()
+        unseen = {name: buffer for name, buffer in _buffers(runs[0]).items() if name not in saved}
         with _put_back(runs):
             alone = [_alone(run, batch) for run, batch in zip(runs, batches, strict=True)]
             buffers = [_buffers(run) for run in runs]
+        self._changes_unseen = not all(torch.equal(buffer, buffers[0][name]) for name, buffer in unseen.items())
         reasons = []
         for mode in _MODES:
             with _put_back(runs):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from synicix_core.errors import CheckpointError
@@ -27,7 +28,19 @@ from synicix_core.training.provenance import describe_providers
 from synicix_core.training.random_state import seed_everything
 from synicix_core.training.saved_files import publish
 from synicix_core.training.spec import TIERS, TaskObserver, TaskOutcome, TaskSpec, TaskState
-from synicix_core.training.tiers import open_tiers
+from synicix_core.training.tiers import Tiers, open_tiers
+from synicix_core.training.timed_loader import timed
+from synicix_core.training.timing import (
+    CHECKPOINT,
+    DATA,
+    EVALUATION,
+    OTHER,
+    PARTS,
+    TRAINING,
+    Stopwatch,
+    make_stopwatch,
+)
+from synicix_core.training.training_profile import profiled
 
 __all__ = ["TaskRun"]
 
@@ -47,6 +60,10 @@ class TaskRun:
         Who is told, and who may ask to stop.
     state : TaskState, optional
         Tells, also after an exception, how far the task came and what its trainer can do.
+    stopwatch : Stopwatch, optional
+        Where the time goes; one of its own, if left out.
+    tiers : Tiers, optional
+        The dataset, if it was opened for another task already.
 
     Attributes
     ----------
@@ -59,8 +76,15 @@ class TaskRun:
     """
 
     def __init__(
-        self, spec: TaskSpec, registry: Registry, observer: TaskObserver, state: TaskState | None = None
+        self,
+        spec: TaskSpec,
+        registry: Registry,
+        observer: TaskObserver,
+        state: TaskState | None = None,
+        stopwatch: Stopwatch | None = None,
+        tiers: Tiers | None = None,
     ) -> None:
+        begun = perf_counter()
         self.spec = spec
         self.parts = load_parts(spec, registry)
         self.device = resolve_device(spec.device)
@@ -70,8 +94,13 @@ class TaskRun:
         # Beside the final name, so that giving it that name cannot fail halfway.
         final = Path(spec.model_save_path)
         self._partial = final.with_name(f".{final.stem}.partial{final.suffix}")
+        self.stopwatch = stopwatch if stopwatch is not None else make_stopwatch(self.device, begun)
+        for part, seconds in spec.seconds_before.items():
+            self.stopwatch.add(PARTS.index(part), seconds)
+        self._observer = observer
         seed_everything(spec.seed)
-        self.tiers = open_tiers(spec, self.parts, self.device)
+        with self.stopwatch.during(DATA):
+            self.tiers = tiers if tiers is not None else open_tiers(spec, self.parts, self.device)
         self.metrics = make_metrics(spec, self.parts, make_criterion(spec, self.parts))
         self.context = make_context(
             spec,
@@ -81,6 +110,7 @@ class TaskRun:
             observer,
             code=code_digest(describe_providers(spec, registry)),
             state=state,
+            stopwatch=self.stopwatch,
         )
 
     def prepare(self) -> None:
@@ -101,6 +131,8 @@ class TaskRun:
                 resident=self.tiers.resident[tier],
             )
             self.context.watch(tier, loaders[tier])
+            if (loader := loaders[tier]) is not None:
+                timed(loader, self.stopwatch, trains=tier == "train")
         arguments = trainer_arguments(self.spec, self.parts, loaders, self.device, str(self._partial))
         if with_context:
             arguments["context"] = self.context
@@ -120,11 +152,18 @@ class TaskRun:
         """
         with building(self.parts.trainer):
             self.context.start()
-            self.trainer.train()
+            part = OTHER if self.stopwatch.by_trainer else TRAINING
+            with profiled(self.spec, self.stopwatch, self.device, self._observer), self.stopwatch.during(part):
+                self.trainer.train()
             self.context.finish()
 
-    def finish(self) -> TaskOutcome:
+    def finish(self, scores: dict[str, dict[str, float | None]] | None = None) -> TaskOutcome:
         """Score what was saved, and give the file its name.
+
+        Parameters
+        ----------
+        scores : dict, optional
+            ``{tier: {metric: value or None}}``, if they are known already.
 
         Raises
         ------
@@ -133,9 +172,12 @@ class TaskRun:
         TrainingInterrupted
             If the observer asked to stop.
         """
-        with building(self.parts.trainer):
-            self.trainer.load_best_performing_model()
-        scores = self._score()
+        if scores is None:
+            with building(self.parts.trainer):
+                self.trainer.load_best_performing_model()
+            with self.stopwatch.during(EVALUATION):
+                scores = self._score()
+        self.stopwatch.switch(CHECKPOINT)  # its digest is taken, and it gets its name
         outcome = make_outcome(
             self.spec,
             self.parts,
@@ -149,6 +191,8 @@ class TaskRun:
         )
         outcome.provenance.update(self.how)
         publish(self._partial, self.spec.model_save_path)
+        self.stopwatch.switch(OTHER)
+        outcome.provenance["timing"] = self.stopwatch.describe()
         return outcome
 
     def close(self) -> None:

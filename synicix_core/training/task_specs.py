@@ -37,6 +37,7 @@ def make_spec(
     device: str,
     micro_batches: int = 1,
     project_commit: str = "",
+    seconds_before: dict[str, float] | None = None,
 ) -> TaskSpec:
     """Make the specification of one attempt.
 
@@ -56,6 +57,8 @@ def make_spec(
         Into how many parts a batch is split.
     project_commit : str
         Git commit of the project, for the provenance.
+    seconds_before : dict of str to float, optional
+        What this attempt took so far, by the parts of `timing.PARTS`.
     """
     task = row["training_task_md5_hash"]
     return TaskSpec(
@@ -88,6 +91,7 @@ def make_spec(
         project_commit=project_commit,
         dataset_sha256=row["dataset_file_sha256"],
         resident_share=settings.worker.resident_share,
+        seconds_before=seconds_before or {},
     )
 
 

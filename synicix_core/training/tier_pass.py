@@ -32,7 +32,7 @@ from synicix_core.training.resident import ResidentTier
 __all__ = ["TierPass", "criterion_loss", "evaluation_batches", "evaluation_positions", "run_tier"]
 
 _FOLD_BATCHES = 64
-_MERGED_BYTES = {"cpu": 1 << 20, "gpu": 32 << 20}
+_MERGED_BYTES = {"cpu": 8 << 20, "gpu": 32 << 20}
 """Bytes of inputs and targets that pass a model together: more no longer helps, and what a model makes of them needs room."""
 
 

@@ -42,6 +42,8 @@ def check_options(options: Mapping[str, Any]) -> None:
     expect("accumulate_batches", options["accumulate_batches"] >= 1, "1 or more")
     decay = options["ema_decay"]
     expect("ema_decay", decay is None or 0 < decay < 1, "more than 0 and less than 1, or null")
+    expect("compile", options["compile"] in ("off", "auto", "on"), "off, auto or on")
+    expect("cuda_graphs", options["cuda_graphs"] in ("off", "auto"), "off or auto")
     expect("nan_policy", options["nan_policy"] in ("stop", "skip", "raise"), "stop, skip or raise")
     if mistakes:
         raise ParamsError("NNTrainer cannot be built", mistakes)

@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from synicix_core.errors import SynicixError
+from synicix_core.training.batches import map_tensors
 from synicix_core.training.contract import Metric, TrainingContext, TrainingDiverged, TrainingInterrupted
 from synicix_core.training.early_stopping import EarlyStopping
 from synicix_core.training.loss_sums import LossSums
@@ -23,6 +24,7 @@ from synicix_core.training.optimization import Optimization
 from synicix_core.training.parameter_summary import all_finite, summarise_parameters
 from synicix_core.training.random_state import capture, restore
 from synicix_core.training.tier_pass import TierPass, run_tier
+from synicix_core.training.timing import CHECKPOINT, EVALUATION, OTHER, Stopwatch
 from synicix_core.training.training_batches import TrainingBatches
 
 __all__ = ["TrainingRun"]
@@ -77,6 +79,8 @@ class TrainingRun:
         Their losses.
     best : dict or None
         The ``state_dict`` of the best epoch.
+    stopwatch : Stopwatch
+        Told what it is doing.
     epochs, status, and the histories
         See `NNTrainer`.
     """
@@ -115,6 +119,10 @@ class TrainingRun:
         self._context = context
         self._generators = generators
         self._validation_seconds = math.inf
+        known = getattr(context, "stopwatch", None)  # a context of somebody else's need not have one
+        self.stopwatch: Stopwatch = known if isinstance(known, Stopwatch) else Stopwatch()
+        self.stopwatch.by_trainer = True
+        optimization.stopwatch = self.stopwatch
 
     @property
     def model(self) -> nn.Module:
@@ -123,6 +131,7 @@ class TrainingRun:
 
     def begin(self) -> None:
         """Go on from the checkpoint, if there is one."""
+        self.stopwatch.switch(OTHER)
         state = self._context.load_checkpoint() if self._context is not None else None
         if state is None:
             return
@@ -138,11 +147,14 @@ class TrainingRun:
     def train_epoch(self) -> None:
         """Make the steps of an epoch, or those that are left of it; it ends early where the loss is not finite."""
         self.model.train()
+        self.optimization.begin_epoch(self.epochs + 1, self._epochs_expected())
+        self.stopwatch.next_step()
         batches = self.batches.epoch(self.epochs, self.step, self.raise_if_stopped)
         while window := list(islice(batches, self.accumulate)):
             self.optimization.step(window, self.sums)
             if not self.after_step(len(window)):
                 return
+            self.stopwatch.next_step()
         self.after_batches()
 
     def after_step(self, batches: int) -> bool:
@@ -153,16 +165,30 @@ class TrainingRun:
         TrainingInterrupted
             If the context asks to stop; a checkpoint was saved.
         """
-        self.step += batches
-        if not self.sums.known_finite:
+        if not self.count(batches):
             return False
+        self.listen()
+        return True
+
+    def count(self, batches: int) -> bool:
+        """Count the batches of a step, and tell whether the losses are finite as far as that is known."""
+        self.step += batches
+        return self.sums.known_finite
+
+    def listen(self) -> None:
+        """Between two steps: save a checkpoint if one is due, and stop if that is asked for.
+
+        Raises
+        ------
+        TrainingInterrupted
+            If the context asks to stop; a checkpoint was saved.
+        """
         if self._context is not None:
             stop = self._context.stop_requested()
             if stop or self._context.checkpoint_due():
                 self.save_checkpoint()
             if stop:
                 raise TrainingInterrupted(self.epochs)
-        return True
 
     def after_batches(self) -> None:
         """Note that the epoch was read to its end."""
@@ -170,13 +196,17 @@ class TrainingRun:
             raise SynicixError("the training loader gave no batch", hint="Check the sampler of the train tier.")
         self.batches.finish()
 
-    def finish_epoch(self, validate: Callable[[], TierPass] | None = None) -> None:
+    def finish_epoch(
+        self, validate: Callable[[], TierPass] | None = None, summary: dict[str, Any] | None = None
+    ) -> None:
         """Measure the model on the validation tier, keep it if it is the best, and tell whoever wants to know.
 
         Parameters
         ----------
         validate : callable, optional
             Measures it in another way; collects outputs and targets if `collects`.
+        summary : dict, optional
+            What `summarise_parameters` returns, if that is known already.
 
         Raises
         ------
@@ -186,15 +216,21 @@ class TrainingRun:
             If a loss or weight is not finite and ``nan_policy`` is ``"raise"``.
         """
         loss, penalty = self.sums.means()
-        summary = summarise_parameters(self.model)
+        # Until here the device may have been at work on the steps.
+        self.stopwatch.settle()
+        self.stopwatch.count(-(-self.step // self.accumulate), self.sums.state_dict()["samples"])
+        self.stopwatch.switch(OTHER)
+        self.optimization.end_epoch()
+        summary = summary if summary is not None else summarise_parameters(self.model)
         validation, metric = math.nan, math.nan
         with self.weights_to_keep():
             if math.isfinite(loss + penalty) and all_finite(self.model, summary):
-                measured = (validate or self._validate)()
-                validation = measured.loss
-                # A plain DataLoader has none; a metric that needs it says so.
-                column = getattr(self.validation_loader, "column", None)
-                metric = self.metric(measured.outputs, measured.targets, column) if self.collects else validation
+                with self.stopwatch.during(EVALUATION):
+                    measured = (validate or self._validate)()
+                    validation = measured.loss
+                    # A plain DataLoader has none; a metric that needs it says so.
+                    column = getattr(self.validation_loader, "column", None)
+                    metric = self.metric(measured.outputs, measured.targets, column) if self.collects else validation
             else:
                 self._diverged()
             self.epochs += 1
@@ -225,6 +261,7 @@ class TrainingRun:
 
     def state_to_save(self) -> Mapping[str, Any]:
         """Return the best weights, or the last ones where no epoch was the best."""
+        self.stopwatch.switch(CHECKPOINT)  # whoever asks writes them
         if self.best is not None:
             return self.best
         with self.weights_to_keep():
@@ -255,7 +292,7 @@ class TrainingRun:
             return
         self._context.save_checkpoint(
             {
-                "optimization": self.optimization.state_dict(),
+                "optimization": map_tensors(_apart, self.optimization.state_dict()),
                 "early_stopping": self.early_stopping.state_dict(),
                 "best": self.best,
                 "step": self.step,
@@ -265,6 +302,11 @@ class TrainingRun:
             }
         )
 
+    def _epochs_expected(self) -> int:
+        """Return how many epochs are likely to come: with early stopping, as many as there were, or as it is patient."""
+        left, patience = self.max_epoch - self.epochs, self.early_stopping.patience
+        return left if patience is None else min(left, max(self.epochs, patience))
+
     def _validate(self) -> TierPass:
         """Measure the validation tier; a stop is taken as one after the last training step, if it takes its time."""
         context = self._context
@@ -272,6 +314,7 @@ class TrainingRun:
         before = capture(self._generators) if listens else None
 
         def stop_if_asked() -> None:
+            self.stopwatch.switch(EVALUATION)  # so that a profile sees each batch
             if before is not None and context is not None and context.stop_requested():
                 raise _StopInValidation
 
@@ -322,6 +365,11 @@ class TrainingRun:
             self.save_checkpoint()
         if stop:
             raise TrainingInterrupted(self.epochs)
+
+
+def _apart(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor that can be saved without all that it is a part of."""
+    return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
 
 
 class _StopInValidation(Exception):
