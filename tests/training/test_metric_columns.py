@@ -167,6 +167,7 @@ def test_a_trainer_with_a_plain_loader_is_told_what_it_lacks(tmp_path: Path) -> 
     class Context:
         metrics = {"aligned": Metric("aligned", Aligned(), True, takes_column=True)}
         micro_batches = 1
+        seed = 0
 
         def load_checkpoint(self) -> None:
             return None
