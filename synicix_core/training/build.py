@@ -299,12 +299,7 @@ def trainer_arguments(
 def accepts(target: Any, name: str) -> bool:
     """Tell whether a target takes an argument of that name: its signature says so, or a base's behind ``**kwargs``."""
     # Classes stay, and are asked about for each task; an object that was just made need not be hashable.
-    return _class_accepts(target, name) if inspect.isclass(target) else _accepts(target, name)
-
-
-@functools.lru_cache(maxsize=1024)
-def _class_accepts(target: type, name: str) -> bool:
-    return _accepts(target, name)
+    return _known_to_accept(target, name) if inspect.isclass(target) else _accepts(target, name)
 
 
 def _accepts(target: Any, name: str) -> bool:
@@ -318,6 +313,9 @@ def _accepts(target: Any, name: str) -> bool:
     if not passes_on or not inspect.isclass(target):
         return False
     return any(base is not object and accepts(base, name) for base in target.__bases__)
+
+
+_known_to_accept: Callable[[Any, str], bool] = functools.lru_cache(maxsize=1024)(_accepts)
 
 
 def _noted(registered: Registered, function: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 from synicix_core.errors import SynicixError
 from synicix_core.registry import Registry
+from synicix_core.training.build import resolve_device
 from synicix_core.training.contract import TrainingInterrupted
 from synicix_core.training.likeness import difference
 from synicix_core.training.random_state import capture
@@ -19,7 +20,9 @@ from synicix_core.training.stack import Stack
 from synicix_core.training.stack_probe import Finding, probe, why_alone
 from synicix_core.training.stacked_scores import stacked_scores
 from synicix_core.training.task_run import TaskRun
+from synicix_core.training.timing import CHECKPOINT, EVALUATION, Share, make_stopwatch
 from synicix_core.training.torch_state import restored_torch_state
+from synicix_core.training.training_profile import profiled
 from synicix_core.training.training_run import TrainingRun
 
 __all__ = ["GroupPlan", "Member", "NotTogether", "plan_group", "run_group"]
@@ -139,11 +142,13 @@ class _Group:
     ) -> None:
         self._ended = ended
         self._clock = _ShareOfTime()
+        self._stopwatch = make_stopwatch(resolve_device(members[0][1].spec.device))
+        self._observer = members[0][1].observer
         self._tasks: dict[TrainingRun, tuple[int, TaskRun]] = {}
         tiers = None
         for index, member in members:
             try:
-                task = TaskRun(member.spec, registry, member.observer, member.state, tiers=tiers)
+                task = TaskRun(member.spec, registry, member.observer, member.state, Share(self._stopwatch), tiers)
                 tiers = task.tiers
                 ending.callback(task.close)
                 task.prepare()
@@ -180,7 +185,14 @@ class _Group:
                 "exact": self._finding.exact,
                 "mode": self._finding.mode,
             }
-        self._clock.share(len(self._tasks))
+        self._share()
+        if not self._tasks:
+            return
+        first = next(iter(self._tasks.values()))[1]
+        with profiled(first.spec, self._stopwatch, first.device, self._observer):
+            self._train_all()
+
+    def _train_all(self) -> None:
         # Those that were interrupted at different batches of an epoch meet at its end.
         for step in sorted({run.step for run in self._tasks}):
             self._train([run for run in self._tasks if run.step == step], epochs=1)
@@ -198,12 +210,18 @@ class _Group:
                 stack.train_epoch(self._leave)
                 if stack.runs:
                     stack.finish_epoch(self._leave)
-                self._clock.share(len(stack.runs))
+                self._share()
                 stack.keep([run for run in stack.runs if run in self._tasks and not run.status])
                 self._end(runs)
                 epochs = None if epochs is None else epochs - 1
         finally:
             stack.release()
+
+    def _share(self) -> None:
+        """Let the time since the last call count for all that are still there, the same for each."""
+        self._clock.share(len(self._tasks))
+        if self._tasks:
+            self._stopwatch.deal([task.stopwatch for _, task in self._tasks.values()])
 
     def _end(self, runs: list[TrainingRun]) -> list[TrainingRun]:
         """Finish those that have come to their end; return those that have not."""
@@ -212,11 +230,14 @@ class _Group:
         for task in tasks:
             task.context.finish()
         scores = None
+        self._stopwatch.switch(EVALUATION)
         if len(over) > 1 and self._finding.scores:
             try:
                 scores = stacked_scores(tasks)
             except Exception:  # whose it is shows when each is scored by itself
                 scores = None
+        self._stopwatch.switch(CHECKPOINT)
+        self._share()
         for k, run in enumerate(over):
             task = tasks[k]
             try:

@@ -22,6 +22,7 @@ from synicix_core.training.stacked_epoch import StackedEpoch
 from synicix_core.training.stacked_model import Mode, StackedModel
 from synicix_core.training.stacked_optimizer import stack_optimizers
 from synicix_core.training.tier_pass import TierPass, evaluation_positions
+from synicix_core.training.timing import DATA, EVALUATION, OPTIMIZER, OTHER
 from synicix_core.training.training_run import TrainingRun
 
 __all__ = ["Stack"]
@@ -57,6 +58,7 @@ class Stack:
     def __init__(self, runs: Sequence[TrainingRun], mode: Mode, *, evaluates: bool) -> None:
         self.runs = list(runs)
         self._mode = mode
+        self._stopwatch = self.runs[0].stopwatch
         self._evaluates = evaluates
         self._stack()
 
@@ -88,6 +90,7 @@ class Stack:
                 listened = time.monotonic()
         if epoch is None:
             return
+        self._stopwatch.next_step()
         if not epoch.ends_in_a_smaller_batch:
             self._end_orders()
         self._write_back(epoch)
@@ -99,8 +102,10 @@ class Stack:
 
     def finish_epoch(self, left: Left) -> None:
         """Measure each training on the validation tier, and let it do what follows from that."""
-        summaries = summarise_stacked(self.model.models, self.model.parameters)
-        measured = self._validate() if self._validates_together() else None
+        with self._stopwatch.during(OTHER):
+            summaries = summarise_stacked(self.model.models, self.model.parameters)
+        with self._stopwatch.during(EVALUATION):
+            measured = self._validate() if self._validates_together() else None
         for k, run in enumerate(list(self.runs)):
             try:
                 run.finish_epoch(None if measured is None else _known(measured[k]), summaries[k])
@@ -125,10 +130,12 @@ class Stack:
         total: dict[str, Tensor | None] = {}
         for batch in batches:
             count = batch.shape[1]
+            self._stopwatch.switch(DATA)
             inputs, targets = self._gather(batch)
             losses, penalties, gradients = self.model.gradients(inputs, targets, self._shares(count, whole))
             learnt.append((losses, penalties, count))
             total = gradients if not total else {name: _sum(total[name], found) for name, found in gradients.items()}
+        self._stopwatch.switch(OPTIMIZER)
         self._clip(total)
         self._optimizer.step(total)
         if self._average is not None:
@@ -140,7 +147,8 @@ class Stack:
         first = self.runs[0]
         optimization = first.optimization
         models = [run.model for run in self.runs]
-        self.model = StackedModel(models, optimization.criterion, optimization.precision.autocast, self._mode)
+        switch = self._stopwatch.switch
+        self.model = StackedModel(models, optimization.criterion, optimization.precision.autocast, self._mode, switch)
         names = self.model.trained
         owned = [{name: own[name] for name in names} for own in (dict(model.named_parameters()) for model in models)]
         optimizers = [run.optimization.optimizer for run in self.runs]
@@ -178,6 +186,7 @@ class Stack:
         return StackedEpoch(self.runs, torch.stack(list(orders.values())), self._batch_size, self._resident.device)
 
     def _step(self, epoch: StackedEpoch) -> None:
+        self._stopwatch.next_step()
         batches = epoch.take(self.runs[0].accumulate)
         if epoch.is_over and epoch.ends_in_a_smaller_batch:
             self._end_orders()

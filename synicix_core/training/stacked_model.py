@@ -15,6 +15,7 @@ from synicix_core.training.batches import full_precision, split_output
 from synicix_core.training.dropout import TaskDropout
 from synicix_core.training.flat import Flat
 from synicix_core.training.tier_pass import criterion_loss
+from synicix_core.training.timing import BACKWARD, FORWARD, TRAINING
 
 __all__ = ["Gradients", "Mode", "StackedModel"]
 
@@ -44,6 +45,8 @@ class StackedModel:
         Makes the context of the forward pass.
     mode : {"forward", "gradient"}
         See `Mode`.
+    switch : callable
+        Told what time is spent on, see `timing.Stopwatch`.
 
     Attributes
     ----------
@@ -59,8 +62,10 @@ class StackedModel:
         criterion: Callable[[Any, Any], Any],
         autocast: Callable[[], AbstractContextManager[Any]],
         mode: Mode,
+        switch: Callable[[int], int] = lambda part: part,
     ) -> None:
         self.models = list(models)
+        self._switch = switch
         self._criterion = criterion
         self._autocast = autocast
         self._mode = mode
@@ -116,14 +121,17 @@ class StackedModel:
         trained = {name: self.parameters[name] for name in self.trained}
         fixed = {name: tensor for name, tensor in self.parameters.items() if name not in trained}
         self._template.train()
+        self._switch(FORWARD)
         with warnings.catch_warnings(), _StandingForAll(self._dropouts, self._own_sources):
             # That an operation runs model by model is what the probe's clock is for.
             warnings.filterwarnings("ignore", message=".*performance drop.*", category=UserWarning)
             if self._mode == "gradient":
+                self._switch(TRAINING)  # its parts cannot be told from each other
                 one = grad_and_value(self._objective, has_aux=True)
                 found, (_, (losses, penalties)) = vmap(one)(trained, fixed, self.buffers, inputs, targets)
                 return losses, penalties, dict(found)
             objectives, (losses, penalties) = vmap(self._objective)(trained, fixed, self.buffers, inputs, targets)
+        self._switch(BACKWARD)
         gradients = torch.autograd.grad(objectives.sum(), list(trained.values()), allow_unused=True)
         return losses.detach(), penalties.detach(), dict(zip(trained, gradients, strict=True))
 
