@@ -194,7 +194,8 @@ class _Group:
 
     def _train_all(self) -> None:
         # Those that were interrupted at different batches of an epoch meet at its end.
-        for step in sorted({run.step for run in self._tasks}):
+        steps = sorted({run.step for run in self._tasks})
+        for step in steps if len(steps) > 1 else ():
             self._train([run for run in self._tasks if run.step == step], epochs=1)
         if self._tasks:
             self._train(list(self._tasks), epochs=None)

@@ -30,6 +30,9 @@ __all__ = ["Stack"]
 _LISTEN_SECONDS = 0.05
 """Between two looks at who is to stop, or to save a checkpoint."""
 
+_RECORDING_TAKES, _RECORDING_SAVES = 0.5, 0.2
+"""Seconds that it takes to record a step, and the part of a step's time that the recording saves; both about."""
+
 Left = Callable[[TrainingRun, BaseException], None]
 """Takes a training that ended before its epoch did, and why."""
 
@@ -82,7 +85,7 @@ class Stack:
     def train_epoch(self, left: Left) -> None:
         """Make the steps of an epoch; a training whose loss is not finite makes no further ones, as it would alone."""
         epoch = self._begin(left)
-        listened = time.monotonic()
+        began = listened = time.monotonic()
         while epoch is not None and not epoch.is_over:
             self._step(epoch)
             if time.monotonic() - listened >= _LISTEN_SECONDS:
@@ -94,6 +97,8 @@ class Stack:
         if not epoch.ends_in_a_smaller_batch:
             self._end_orders()
         self._write_back(epoch)
+        self._epochs += 1
+        self._seconds_per_step = (time.monotonic() - began) / max(len(self.runs[0].batches.loader), 1)
         for k, run in enumerate(self.runs):
             if k in epoch.halted:
                 self.model.put_back(k, epoch.halted[k])
@@ -167,6 +172,20 @@ class Stack:
         self._resident = _resident(loader)
         assert loader.batch_size is not None
         self._batch_size = loader.batch_size
+        self._epochs = 0
+        self._tried_to_record = False
+        self._seconds_per_step = 0.0
+
+    def _record_if_it_pays(self, epoch: StackedEpoch) -> None:
+        """Record the step once as many epochs as this stack has had already would be shorter for it by more than it takes."""
+        left = max(run.max_epoch - run.epochs for run in self.runs)
+        steps = min(self._epochs, left) * len(self.runs[0].batches.loader)
+        if self._tried_to_record or steps * self._seconds_per_step * _RECORDING_SAVES < _RECORDING_TAKES:
+            return
+        self._tried_to_record = True
+        batch = epoch.first_batch()
+        if batch.shape[1] == self._batch_size:
+            self.model.record(*self._gather(batch))
 
     def _begin(self, left: Left) -> StackedEpoch | None:
         """Begin an epoch, or go on with one; None if everybody was stopped."""
@@ -183,7 +202,9 @@ class Stack:
             return None
         self._optimizer.rates_change()
         self._constant = all(run.optimization.learning_rate.is_constant for run in self.runs)
-        return StackedEpoch(self.runs, torch.stack(list(orders.values())), self._batch_size, self._resident.device)
+        epoch = StackedEpoch(self.runs, torch.stack(list(orders.values())), self._batch_size, self._resident.device)
+        self._record_if_it_pays(epoch)
+        return epoch
 
     def _step(self, epoch: StackedEpoch) -> None:
         self._stopwatch.next_step()

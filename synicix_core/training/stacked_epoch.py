@@ -70,6 +70,10 @@ class StackedEpoch:
         epoch.halted = {new: self.halted[k] for new, k in enumerate(places) if k in self.halted}
         return epoch
 
+    def first_batch(self) -> Tensor:
+        """Return the examples, (trainings, examples), of the next batch, without taking it."""
+        return self._orders[:, self._next : self._next + self._batch_size]
+
     def take(self, batches: int) -> tuple[Tensor, ...]:
         """Return the examples, (trainings, examples) each, of the next batches, as far as there are so many."""
         first = self._next

@@ -14,6 +14,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from synicix_core.training.batches import full_precision, split_output
 from synicix_core.training.dropout import TaskDropout
 from synicix_core.training.flat import Flat
+from synicix_core.training.recorded_step import RecordedStep
 from synicix_core.training.tier_pass import criterion_loss
 from synicix_core.training.timing import BACKWARD, FORWARD, TRAINING
 
@@ -70,6 +71,7 @@ class StackedModel:
         self._autocast = autocast
         self._mode = mode
         self._shares: tuple[float, float] | None = None
+        self._recorded: RecordedStep | None = None
         self._template = models[0]
         # One stands for all under vmap, so its layers of dropout draw for all; each alone still draws for itself.
         self._dropouts = [[m for m in model.modules() if isinstance(m, TaskDropout)] for model in models]
@@ -117,9 +119,55 @@ class StackedModel:
         shares : tuple of float, optional
             What part of the loss and of the penalty the gradient is to be of, where several batches make a step.
         """
+        arguments = (self.parameters, self.buffers, inputs, targets)
+        if self._recorded is not None and shares is None and self._recorded.fits(arguments):
+            self._switch(TRAINING)  # its parts cannot be told from each other
+            losses, penalties, found = self._recorded(*arguments)
+            return losses, penalties, dict(zip(self.trained, found, strict=True))
         self._shares = shares
-        trained = {name: self.parameters[name] for name in self.trained}
-        fixed = {name: tensor for name, tensor in self.parameters.items() if name not in trained}
+        return self._gradients(*arguments)
+
+    def record(self, inputs: Any, targets: Any) -> bool:
+        """Record the step for batches of these shapes, and tell whether that could be done.
+
+        It is not done where layers of dropout draw, or a step changes buffers; nor used if it does not give the very same
+        numbers.
+        """
+        self._recorded = None
+        if any(self._dropouts[0]):
+            return False
+        arguments = (self.parameters, self.buffers, inputs, targets)
+        before = {name: buffer.clone() for name, buffer in self.buffers.items()}
+
+        def step(*given: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
+            parameters = {n: p.detach().requires_grad_(n in self.trained) for n, p in given[0].items()}
+            losses, penalties, found = self._gradients(parameters, *given[1:])
+            gradients = [gradient for gradient in found.values() if gradient is not None]
+            if len(gradients) < len(found):
+                raise RuntimeError("a parameter takes no part")
+            return losses, penalties, gradients
+
+        try:
+            self._shares = None
+            expected = step(*arguments)
+            recorded = RecordedStep(step, arguments)
+            found = recorded(*arguments)
+        except Exception:  # whatever it is: then the step is worked out each time
+            return False
+        finally:
+            still = all(torch.equal(before[name], buffer) for name, buffer in self.buffers.items())
+            for name, buffer in self.buffers.items():
+                buffer.copy_(before[name])
+        pairs = zip((*expected[:2], *expected[2]), (*found[:2], *found[2]), strict=True)
+        if still and all(torch.equal(one, other) for one, other in pairs):
+            self._recorded = recorded
+        return self._recorded is not None
+
+    def _gradients(
+        self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Any, targets: Any
+    ) -> Gradients:
+        trained = {name: parameters[name] for name in self.trained}
+        fixed = {name: tensor for name, tensor in parameters.items() if name not in trained}
         self._template.train()
         self._switch(FORWARD)
         with warnings.catch_warnings(), _StandingForAll(self._dropouts, self._own_sources):
@@ -128,9 +176,9 @@ class StackedModel:
             if self._mode == "gradient":
                 self._switch(TRAINING)  # its parts cannot be told from each other
                 one = grad_and_value(self._objective, has_aux=True)
-                found, (_, (losses, penalties)) = vmap(one)(trained, fixed, self.buffers, inputs, targets)
+                found, (_, (losses, penalties)) = vmap(one)(trained, fixed, buffers, inputs, targets)
                 return losses, penalties, dict(found)
-            objectives, (losses, penalties) = vmap(self._objective)(trained, fixed, self.buffers, inputs, targets)
+            objectives, (losses, penalties) = vmap(self._objective)(trained, fixed, buffers, inputs, targets)
         self._switch(BACKWARD)
         gradients = torch.autograd.grad(objectives.sum(), list(trained.values()), allow_unused=True)
         return losses.detach(), penalties.detach(), dict(zip(trained, gradients, strict=True))
