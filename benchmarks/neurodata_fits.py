@@ -14,6 +14,7 @@ import torch
 from nobody import Nobody
 from numpy.typing import NDArray
 from report import table
+from task_specs import task_spec
 
 __all__ = ["run"]
 
@@ -119,38 +120,23 @@ def _ridge(data: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]) -> 
 def _trained(path: Path, number: int) -> Score:
     """Train the model of a fit as a worker does, and return its score."""
     from synicix_core.registry import get_registry
-    from synicix_core.training.inspect_dataset import inspect_dataset
     from synicix_core.training.run import run_task
-    from synicix_core.training.spec import TIERS, Component, TaskSpec
 
     name, provider, params, learning_rate = FITS[number]
-    registry = get_registry()
-    registered = registry.resolve("dataset", "NeuroDataDataset")
-    facts = inspect_dataset(registered, path, {})
-    spec = TaskSpec(
-        # Of its own for each fit: a task goes on from the checkpoint that it finds.
-        task=f"{number:032x}",
-        attempt=1,
-        dataset=Component("dataset", registered.qualified, {}),
-        dataset_path=str(path),
-        samplers=dict.fromkeys(TIERS),
-        input_shape=facts.input_shape,
-        output_shape=facts.output_shape,
-        additional_model_params=facts.additional_model_params,
-        model=Component("model", provider, params),
-        trainer=Component("trainer", "synicix-core/NNTrainer", {"early_stopping_patience": PATIENCE}),
-        optimizer=Component("optimizer", "synicix-core/Adam", {"lr": learning_rate}),
-        criterion=Component("criterion", "synicix-neurodata/PoissonLoss", {}),
-        metrics=(Component("metric", "synicix-core/correlation", {}),),
+    spec = task_spec(
+        number,
+        path,
+        path.parent,
+        dataset="NeuroDataDataset",
+        model=(provider, params),
+        trainer_params={"early_stopping_patience": PATIENCE},
+        learning_rate=learning_rate,
+        criterion="synicix-neurodata/PoissonLoss",
+        metric="synicix-core/correlation",
         batch_size=BATCH,
-        epoch_limit=EPOCHS,
-        seed=0,
-        device="cpu",
-        num_workers=0,
-        model_save_path=str(path.with_suffix(f".{number}.pt")),
-        checkpoint_path=str(path.with_suffix(f".{number}.checkpoint")),
+        epochs=EPOCHS,
     )
-    outcome = run_task(spec, registry, Nobody())
+    outcome = run_task(spec, get_registry(), Nobody())
     assert outcome.test_score is not None
     return Score(name, outcome.test_score, outcome.train_seconds)
 

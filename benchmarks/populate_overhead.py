@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import os
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+from bench_project import cpu_of_worker, insert_tasks, open_project
 from report import Spread, table
 from stopwatch import Stopwatch
 
@@ -25,7 +23,6 @@ TASKS, WARM_UP, BLOCKS = 200, 10, 10
 SIZE = TASKS // BLOCKS
 AIM_MS = 20.0
 HERE = Path(__file__).parent
-LAB = str(HERE / "lab")
 
 RIVALS = {"bare": "bare training loop", "hand": "plain script: train, save, score", "datajoint": "DataJoint's populate"}
 SUPERVISOR_PARTS = {
@@ -38,21 +35,23 @@ SUPERVISOR_PARTS = {
 }
 EXECUTOR_PARTS = {
     "load_parts": "find providers",
-    "make_dataset": "datasets (3 tiers)",
+    "open_tiers": "datasets (3 tiers)",
     "make_metrics": "metrics",
     "seed_everything": "seeds",
-    "_train": "trainer",
-    "_train_epoch": "  of it: the epoch",
-    "_measure": "  of it: validation",
+    "prepare": "build the trainer",
+    "train": "train",
+    "train_epoch": "  of it: the epoch",
+    "measure": "  of it: validation",
+    "save": "  of it: save the model",
     "_score": "score 3 tiers, from the file",
-    "_outcome": "histories and provenance",
+    "make_outcome": "histories and provenance",
     "run_task": "all of it",
 }
 
 
 def run() -> str:
     """Measure, and return what to print."""
-    with _project() as project:
+    with open_project() as project:
         return _measure(project)
 
 
@@ -66,8 +65,10 @@ def _measure(project: Path) -> str:
     from synicix_core.settings import load_settings
     from synicix_core.tables.queue import Queue
 
-    pipeline = Pipeline(settings=load_settings(project))
-    _insert(pipeline)
+    # One by one: what fusing brings is measured by many_tasks.
+    settings = load_settings(project)
+    pipeline = Pipeline(settings=dataclasses.replace(settings, worker=settings.worker.with_fuse("off")))
+    insert_tasks(pipeline, range(TASKS + WARM_UP))
     rivals = _Rivals(project)
     try:
         for name in RIVALS:
@@ -175,11 +176,7 @@ class _Blocks(Silent):
                 self.cpu[name].append(1000 * took["cpu"] / SIZE)
 
     def _now(self) -> tuple[float, float]:
-        executor = next(
-            child for child in psutil.Process().children() if "synicix_core.runner.executor" in child.cmdline()
-        )
-        theirs = executor.cpu_times()
-        return time.monotonic(), time.process_time() + theirs.user + theirs.system
+        return time.monotonic(), cpu_of_worker()
 
 
 class _Rivals:
@@ -213,40 +210,3 @@ class _Rivals:
         if not line:
             raise RuntimeError("the rivals' process ended; what it printed stands above")
         return json.loads(line)
-
-
-def _insert(pipeline: Any) -> None:
-    from populate_tasks import BATCH_SIZE, DATASET_FILE, HIDDEN_SIZE
-
-    training = {"criterion_provider": "MSELoss", "epoch_limit": 1, "batch_size": BATCH_SIZE}
-    dataset = {"dataset_file_name": DATASET_FILE, "dataset_provider": "Trials"}
-    model = {"model_provider": "TwoLayers", "model_class_params": {"hidden_size": HIDDEN_SIZE}}
-    (dataset_key,) = pipeline.DatasetConfig.insert_tuples([dataset]).new
-    (model_key,) = pipeline.ModelConfig.insert_tuples([model]).new
-    seeds = range(TASKS + WARM_UP)
-    trainings = pipeline.TrainingConfig.insert_tuples([{**training, "seed": seed} for seed in seeds]).new
-    pipeline.TrainingTask.insert_tuples([{**dataset_key, **model_key, **key} for key in trainings])
-
-
-@contextmanager
-def _project() -> Iterator[Path]:
-    """Make a project with its own server; stop the server and remove both at the end."""
-    from populate_tasks import DATASET_FILE, write_dataset
-
-    from synicix_core.database import embedded
-    from synicix_core.settings import create_project
-
-    for name in [name for name in os.environ if name.startswith(("DJ_", "SYNICIX_"))]:
-        del os.environ[name]
-    os.environ["DJ_IGNORE_CONFIG_FILE"] = "1"
-    os.environ["PYTHONPATH"] = LAB
-    sys.path.insert(0, LAB)
-    with tempfile.TemporaryDirectory(prefix="synicix-bench-") as folder:
-        project = Path(folder) / "project"
-        settings = create_project(project)
-        write_dataset(settings.dataset_dir / DATASET_FILE)
-        embedded.start(project)
-        try:
-            yield project
-        finally:
-            embedded.stop(project)

@@ -60,22 +60,19 @@ class Rivals:
     def parts(self, seeds: list[int]) -> dict[str, float]:
         """Train as the executor does, with a stopwatch at each part; return CPU seconds by part instead."""
         import synicix_core.training.run as running
+        from synicix_core.training import task_run
         from synicix_core.training.nn_trainer import NNTrainer
+        from synicix_core.training.training_run import TrainingRun
 
         specs = [self.pipeline.spec(key) for key in self.pipeline.TrainingTask.keys(limit=len(seeds))]
         with Stopwatch(time.process_time) as stopwatch:
-            for name in (
-                "load_parts",
-                "make_dataset",
-                "make_metrics",
-                "seed_everything",
-                "_train",
-                "_score",
-                "_outcome",
-            ):
-                stopwatch.watch(running, name)
-            stopwatch.watch(NNTrainer, "_train_epoch")
-            stopwatch.watch(NNTrainer, "_measure")
+            for name in ("load_parts", "open_tiers", "make_metrics", "seed_everything", "make_outcome"):
+                stopwatch.watch(task_run, name)
+            for name in ("prepare", "train", "_score"):
+                stopwatch.watch(task_run.TaskRun, name)
+            stopwatch.watch(NNTrainer, "save")
+            stopwatch.watch(TrainingRun, "train_epoch")
+            stopwatch.watch(TrainingRun, "measure")
             stopwatch.watch(running, "run_task")
             for number, spec in enumerate(specs):
                 running.run_task(_elsewhere(spec, self.folder / f"parts{number}"), self.pipeline.registry, Nobody())

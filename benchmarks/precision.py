@@ -9,6 +9,7 @@ from typing import Any
 
 from nobody import Nobody
 from report import Spread, table
+from task_specs import task_spec
 
 __all__ = ["run", "sweep"]
 
@@ -76,43 +77,32 @@ def sweep(
 def _specs(
     folder: Path, device: str, recordings: int, hidden_sizes: tuple[int, ...], seeds: tuple[int, ...], epochs: int
 ) -> list[tuple[Any, int]]:
+    from synicix_neurodata.dataset import NeuroDataDataset
     from synicix_neurodata.simulate import Simulation, recording_name, simulate_recording
 
-    from synicix_core.registry import get_registry
-    from synicix_core.training.inspect_dataset import inspect_dataset
-    from synicix_core.training.spec import TIERS, Component, TaskSpec
-
-    registered = get_registry().resolve("dataset", "NeuroDataDataset")
     made: list[tuple[Any, int]] = []
     for session in range(1, recordings + 1):
         path = folder / recording_name(session)
         simulate_recording(path, Simulation(), session=session)
-        facts = inspect_dataset(registered, path, {})
         for hidden_size in hidden_sizes:
             for seed in seeds:
-                model = {"num_hidden_layers": 2, "hidden_size": hidden_size, "l2_loss_lamda": 1e-4}
-                spec = TaskSpec(
-                    task=f"{len(made):032x}",
-                    attempt=1,
-                    dataset=Component("dataset", registered.qualified, {}),
-                    dataset_path=str(path),
-                    samplers=dict.fromkeys(TIERS),
-                    input_shape=facts.input_shape,
-                    output_shape=facts.output_shape,
-                    additional_model_params=facts.additional_model_params,
-                    model=Component("model", "synicix-mlp/SimpleMLP", model),
-                    trainer=Component("trainer", "synicix-core/NNTrainer", {"early_stopping_patience": None}),
-                    optimizer=Component("optimizer", "synicix-core/Adam", {"lr": 1e-3}),
-                    criterion=Component("criterion", "synicix-neurodata/PoissonLoss", {}),
-                    metrics=(Component("metric", "synicix-core/correlation", {}),),
+                spec = task_spec(
+                    len(made),
+                    path,
+                    folder,
+                    dataset="NeuroDataDataset",
+                    model=(
+                        "synicix-mlp/SimpleMLP",
+                        {"num_hidden_layers": 2, "hidden_size": hidden_size, "l2_loss_lamda": 1e-4},
+                    ),
+                    trainer_params={"early_stopping_patience": None},
+                    learning_rate=1e-3,
+                    criterion="synicix-neurodata/PoissonLoss",
+                    metric="synicix-core/correlation",
                     batch_size=64,
-                    epoch_limit=epochs,
+                    epochs=epochs,
                     seed=seed,
                     device=device,
-                    num_workers=0,
-                    model_save_path=str(folder / f"{len(made)}.pt"),
-                    checkpoint_path=str(folder / f"{len(made)}.checkpoint"),
-                    project_commit="",
                 )
-                made.append((spec, facts.tier_sizes["train"]))
+                made.append((spec, len(NeuroDataDataset(str(path), "train"))))
     return made

@@ -14,7 +14,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 NAMES = (
     "help",
     "populate_overhead",
-    "nn_trainer_epoch",
+    "trainer_epoch",
+    "trainer_rivals",
+    "fused_sweep",
+    "many_tasks",
     "precision",
     "queueing",
     "claims",

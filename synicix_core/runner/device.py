@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from synicix_core.errors import ConfigurationError
+from synicix_core.runner.allocator import keep_freed_memory
 
 __all__ = ["use_device"]
 
@@ -10,7 +11,7 @@ _KINDS = ("cpu", "cuda", "mps", "xpu")
 
 
 def use_device(name: str, threads: int) -> tuple[str, str]:
-    """Find a device, and limit this process to `threads` threads if it is the CPU.
+    """Find a device; if it is the CPU, limit this process to `threads` threads and let it keep the memory that it frees.
 
     Parameters
     ----------
@@ -49,6 +50,8 @@ def use_device(name: str, threads: int) -> tuple[str, str]:
     if device.type == "cuda":
         index = device.index or 0
         return f"cuda:{index}", torch.cuda.get_device_name(index)
-    if device.type == "cpu" and threads:
-        torch.set_num_threads(threads)
+    if device.type == "cpu":
+        keep_freed_memory()
+        if threads:
+            torch.set_num_threads(threads)
     return device.type, "Apple GPU" if device.type == "mps" else "CPU"

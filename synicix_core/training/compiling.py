@@ -86,7 +86,7 @@ class Compilation:
         self.note = ""
         self.undecided = False
         self._optimization = optimization
-        self._mode = mode
+        self.mode = mode
         self._shape: Hashable = None
         self._key: Hashable = None
         self.in_use = False
@@ -133,7 +133,7 @@ class Compilation:
         _known[self._key] = replace(known, compiled=min(known.compiled, seconds), eager=eager)
         # The first epoch also warms up what was compiled.
         slower = len(self._compiled) >= 2 and min(self._compiled) >= eager
-        if self._mode == "auto" and slower and self._left > 1:
+        if self.mode == "auto" and slower and self._left > 1:
             self._give_up(
                 f"compiled steps were not faster ({_milliseconds(min(self._compiled))} against {_milliseconds(eager)}), so "
                 f"from epoch {self._epoch + 1} on nothing is compiled"
@@ -147,7 +147,7 @@ class Compilation:
         known = _known.get(self._key)
         if known is not None and known.refusal:
             self._give_up(known.refusal)
-        elif self._mode == "on" or self._pays(known):
+        elif self.mode == "on" or self._pays(known):
             self._compile(inputs, targets)
 
     def __call__(self, model: nn.Module, criterion: Any, precision: Any, inputs: Any, targets: Any) -> Losses:

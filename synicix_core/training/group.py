@@ -209,6 +209,8 @@ class _Group:
         try:
             while stack.runs and epochs != 0:
                 stack.train_epoch(self._leave)
+                if stack.is_compiled:
+                    self._note_compiled(stack.runs)
                 if stack.runs:
                     stack.finish_epoch(self._leave)
                 self._share()
@@ -217,6 +219,12 @@ class _Group:
                 epochs = None if epochs is None else epochs - 1
         finally:
             stack.release()
+
+    def _note_compiled(self, runs: list[TrainingRun]) -> None:
+        for run in runs:
+            how = self._tasks[run][1].how
+            how["compiled"] = True
+            how["fused"]["exact"] = False  # compiled code for another number of tasks may round otherwise
 
     def _share(self) -> None:
         """Let the time since the last call count for all that are still there, the same for each."""

@@ -25,6 +25,8 @@ class RecordedStep:
         From nested tensors to nested tensors; nothing random, nothing changed in place.
     arguments : sequence
         Nested tensors to run it with.
+    compiled : bool
+        Whether the operations are compiled, too, which takes ten seconds or more and changes the last digits.
 
     Raises
     ------
@@ -32,7 +34,7 @@ class RecordedStep:
         Whatever recording raises; then there is nothing to be used.
     """
 
-    def __init__(self, function: Callable[..., Any], arguments: Sequence[Any]) -> None:
+    def __init__(self, function: Callable[..., Any], arguments: Sequence[Any], *, compiled: bool = False) -> None:
         from torch.fx.experimental.proxy_tensor import make_fx
 
         flat, self._form = tree_flatten(tuple(arguments))
@@ -43,7 +45,12 @@ class RecordedStep:
             result, self._result_form = tree_flatten(function(*tree_unflatten(tensors, self._form)))
             return result
 
-        self._run = make_fx(on_flat)(*flat)
+        self._run: Callable[..., Any] = make_fx(on_flat)(*flat)
+        if compiled:
+            from torch._inductor import compile as compile_graph
+
+            with torch.no_grad():
+                self._run = compile_graph(self._run, flat)
 
     def fits(self, arguments: Sequence[Any]) -> bool:
         """Tell whether these are of the shapes that were recorded."""

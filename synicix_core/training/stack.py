@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import SequentialSampler
 
 from synicix_core.training.batches import concatenate, map_tensors
+from synicix_core.training.compiling import missing_compiler
 from synicix_core.training.contract import TrainingInterrupted
 from synicix_core.training.loaders import TaskDataLoader
 from synicix_core.training.loss_sums import LossSums
@@ -32,6 +33,7 @@ _LISTEN_SECONDS = 0.05
 
 _RECORDING_TAKES, _RECORDING_SAVES = 0.5, 0.2
 """Seconds that it takes to record a step, and the part of a step's time that the recording saves; both about."""
+_COMPILING_TAKES, _COMPILING_SAVES = 12.0, 0.4
 
 Left = Callable[[TrainingRun, BaseException], None]
 """Takes a training that ended before its epoch did, and why."""
@@ -56,6 +58,8 @@ class Stack:
     ----------
     runs : list of TrainingRun
         Those that are still in it.
+    is_compiled : bool
+        Whether their steps are compiled now.
     """
 
     def __init__(self, runs: Sequence[TrainingRun], mode: Mode, *, evaluates: bool) -> None:
@@ -63,6 +67,7 @@ class Stack:
         self._mode = mode
         self._stopwatch = self.runs[0].stopwatch
         self._evaluates = evaluates
+        self._was_shrunk = False
         self._stack()
 
     def release(self) -> None:
@@ -79,6 +84,7 @@ class Stack:
             return
         self.release()
         self.runs = list(runs)
+        self._was_shrunk = True
         if runs:
             self._stack()
 
@@ -173,19 +179,32 @@ class Stack:
         assert loader.batch_size is not None
         self._batch_size = loader.batch_size
         self._epochs = 0
-        self._tried_to_record = False
+        self._tried_to_record = self._tried_to_compile = self.is_compiled = False
         self._seconds_per_step = 0.0
 
     def _record_if_it_pays(self, epoch: StackedEpoch) -> None:
-        """Record the step once as many epochs as this stack has had already would be shorter for it by more than it takes."""
+        """Record the step once as many epochs as this stack has had already would be shorter for it by more than it takes.
+
+        Where the trainer's ``compile`` allows, it is compiled, on the same conditions; if it says ``"on"``, at once.
+        """
+        compilation = self.runs[0].optimization.compilation
+        device = self._resident.device
         left = max(run.max_epoch - run.epochs for run in self.runs)
-        steps = min(self._epochs, left) * len(self.runs[0].batches.loader)
-        if self._tried_to_record or steps * self._seconds_per_step * _RECORDING_SAVES < _RECORDING_TAKES:
-            return
-        self._tried_to_record = True
+        seconds = min(self._epochs, left) * len(self.runs[0].batches.loader) * self._seconds_per_step
+        compiles = compilation is not None and not missing_compiler(device)
+        at_once = compilation is not None and compilation.mode == "on" and not self._was_shrunk
+        if compiles and not self._tried_to_compile and (at_once or seconds * _COMPILING_SAVES > _COMPILING_TAKES):
+            self._tried_to_compile = True
+            self.is_compiled = self._record(epoch, compiled=True)
+        if not self.is_compiled and not self._tried_to_record and seconds * _RECORDING_SAVES >= _RECORDING_TAKES:
+            self._tried_to_record = True
+            self._record(epoch, compiled=False)
+
+    def _record(self, epoch: StackedEpoch, *, compiled: bool) -> bool:
         batch = epoch.first_batch()
-        if batch.shape[1] == self._batch_size:
-            self.model.record(*self._gather(batch))
+        if batch.shape[1] != self._batch_size:
+            return False
+        return self.model.record(*self._gather(batch), compiled=compiled)
 
     def _begin(self, left: Left) -> StackedEpoch | None:
         """Begin an epoch, or go on with one; None if everybody was stopped."""

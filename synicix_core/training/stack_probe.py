@@ -17,6 +17,7 @@ from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 from synicix_core.errors import SynicixError
 from synicix_core.registry import Registry
 from synicix_core.training.batches import full_precision, map_tensors, split_output
+from synicix_core.training.closeness import close
 from synicix_core.training.likeness import difference, plain_attributes
 from synicix_core.training.loaders import TaskDataLoader
 from synicix_core.training.loss_sums import LossSums
@@ -41,8 +42,6 @@ _BYTES_PER_WEIGHT = 20
 _SHARE_OF_FREE = 0.5
 _GAIN = 0.9
 """A stack takes at most this part of the time that its tasks take one by one, or they are trained one by one."""
-_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
-_HALF_TOLERANCE = 5e-2
 _STEPS = 5
 _EXACT = 3
 """Stacks of one to so many are compared bit for bit."""
@@ -297,7 +296,7 @@ class _Trial:
         finally:
             model.release()
         return all(
-            _close(one, other[k])
+            close(one, other[k])
             for k, output in enumerate(alone)
             for one, other in zip(_leaves(output), _leaves(together), strict=True)
         )
@@ -408,7 +407,7 @@ def _unlike(alone: Sequence[Sequence[Tensor]], together: Gradients) -> str:
             ("penalty", penalty, penalties[k]),
             *(("gradient", one, other[k]) for one, other in zip(own, found, strict=True)),
         ):
-            if not _close(one, other):
+            if not close(one, other):
                 return f"the {what} of a step in a stack is not the one alone"
     return ""
 
@@ -416,17 +415,9 @@ def _unlike(alone: Sequence[Sequence[Tensor]], together: Gradients) -> str:
 def _unlike_buffers(alone: Sequence[dict[str, Tensor]], together: Sequence[dict[str, Tensor]]) -> str:
     for one, other in zip(alone, together, strict=True):
         for name, buffer in one.items():
-            if name not in other or buffer.shape != other[name].shape or not _close(buffer, other[name]):
+            if name not in other or buffer.shape != other[name].shape or not close(buffer, other[name]):
                 return f"its buffer {name} changes otherwise in a stack than alone"
     return ""
-
-
-def _close(one: Tensor, other: Tensor) -> bool:
-    if not one.is_floating_point():
-        return bool(torch.equal(one, other))
-    tolerance = _TOLERANCE.get(one.dtype, _HALF_TOLERANCE)
-    scale = float(one.abs().max()) if one.numel() else 0.0
-    return bool(torch.allclose(one, other, rtol=tolerance, atol=tolerance * max(scale, 1e-6), equal_nan=True))
 
 
 def _buffers(run: TrainingRun) -> dict[str, Tensor]:

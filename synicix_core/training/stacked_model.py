@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from synicix_core.training.batches import full_precision, split_output
+from synicix_core.training.closeness import close
 from synicix_core.training.dropout import TaskDropout
 from synicix_core.training.flat import Flat
 from synicix_core.training.recorded_step import RecordedStep
@@ -127,11 +128,11 @@ class StackedModel:
         self._shares = shares
         return self._gradients(*arguments)
 
-    def record(self, inputs: Any, targets: Any) -> bool:
+    def record(self, inputs: Any, targets: Any, *, compiled: bool = False) -> bool:
         """Record the step for batches of these shapes, and tell whether that could be done.
 
         It is not done where layers of dropout draw, or a step changes buffers; nor used if it does not give the very same
-        numbers.
+        numbers, or, compiled, the same up to rounding.
         """
         self._recorded = None
         if any(self._dropouts[0]):
@@ -150,7 +151,7 @@ class StackedModel:
         try:
             self._shares = None
             expected = step(*arguments)
-            recorded = RecordedStep(step, arguments)
+            recorded = RecordedStep(step, arguments, compiled=compiled)
             found = recorded(*arguments)
         except Exception:  # whatever it is: then the step is worked out each time
             return False
@@ -159,7 +160,8 @@ class StackedModel:
             for name, buffer in self.buffers.items():
                 buffer.copy_(before[name])
         pairs = zip((*expected[:2], *expected[2]), (*found[:2], *found[2]), strict=True)
-        if still and all(torch.equal(one, other) for one, other in pairs):
+        same = close if compiled else torch.equal
+        if still and all(same(one, other) for one, other in pairs):
             self._recorded = recorded
         return self._recorded is not None
 

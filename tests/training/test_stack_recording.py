@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from synicix_core.training.compiling import missing_compiler
+from synicix_core.training.spec import TaskOutcome
 from synicix_core.training.stacked_model import StackedModel
 from tests.training.stack_toys import furthest, stack_spec, train_together, with_model
 
@@ -17,8 +20,8 @@ def recordings(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     found: list[bool] = []
     record = StackedModel.record
 
-    def noted(self: StackedModel, *batch: Any) -> bool:
-        found.append(record(self, *batch))
+    def noted(self: StackedModel, *batch: Any, **how: Any) -> bool:
+        found.append(record(self, *batch, **how))
         return found[-1]
 
     monkeypatch.setattr(StackedModel, "record", noted)
@@ -49,3 +52,17 @@ def test_a_recorded_step_is_the_step(
     train_together(recorded)
     assert recordings == [can_be]
     assert [furthest(one, other) for one, other in zip(plain, recorded, strict=True)] == [0.0] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(missing_compiler(torch.device("cpu"))), reason="there is no compiler here")
+def test_a_compiled_step_is_the_step_up_to_rounding(tmp_path: Path, recordings: list[bool]) -> None:
+    plain = [stack_spec(tmp_path / "plain", k) for k in range(3)]
+    compiled = [stack_spec(tmp_path / "compiled", k, {"compile": "on"}) for k in range(3)]
+    train_together(plain)
+    found = train_together(compiled)
+    assert recordings == [True]
+    assert max(furthest(one, other) for one, other in zip(plain, compiled, strict=True)) < 1e-10
+    for item in found:
+        assert isinstance(item, TaskOutcome)
+        assert item.provenance["compiled"] is True and not item.provenance["fused"]["exact"]

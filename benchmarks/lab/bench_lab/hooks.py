@@ -17,3 +17,4 @@ def synicix_datasets() -> Iterator[DatasetProvider]:
 def synicix_models() -> Iterator[ModelProvider]:
     """Provide the model."""
     yield ModelProvider("TwoLayers", target="bench_lab.parts:TwoLayers", summary="Two hidden layers, L1 and L2 penalty")
+    yield ModelProvider("FirstStep", target="bench_lab.parts:FirstStep", summary="TwoLayers that tells when it began")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from synicix_core.errors import ParamsError
+from synicix_mlp.penalty import elastic_net
 
 __all__ = ["SimpleMLP"]
 
@@ -129,17 +130,18 @@ class SimpleMLP(nn.Module):
         regularization_loss : Tensor, ()
         """
         dtype = self.readout.weight.dtype
-        parts = [part.to(dtype) for part in _flattened(x, self.input_shape)]
+        parts = [part if part.dtype is dtype else part.to(dtype) for part in _flattened(x, self.input_shape)]
         out: Tensor = self.readout(self.hidden(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)))
-        out = out.to(torch.promote_types(out.dtype, torch.float32))
-        out = _nonlinear(out, self.output_nonlinearity).reshape(out.shape[0], *self.output_shape)
+        if out.dtype in (torch.float16, torch.bfloat16):
+            out = out.float()
+        out = _nonlinear(out, self.output_nonlinearity)
+        if len(self.output_shape) != 1:
+            out = out.reshape(out.shape[0], *self.output_shape)
         return out, self._penalty() if self.regularized else out.new_zeros(())
 
     def _penalty(self) -> Tensor:
-        weights = [layer.weight for layer in self.modules() if isinstance(layer, nn.Linear)]
-        absolute = torch.stack([weight.abs().sum() for weight in weights]).sum()
-        squared = torch.stack([weight.square().sum() for weight in weights]).sum()
-        return self.l1_loss_lamda * absolute + self.l2_loss_lamda * squared
+        weights = [layer.weight for layer in self.hidden if isinstance(layer, nn.Linear)]
+        return elastic_net([*weights, self.readout.weight], self.l1_loss_lamda, self.l2_loss_lamda)
 
 
 def _flattened(x: Any, shape: Any) -> Iterator[Tensor]:
@@ -148,7 +150,7 @@ def _flattened(x: Any, shape: Any) -> Iterator[Tensor]:
         for name in sorted(shape):
             yield from _flattened(x[name], shape[name])
     elif _is_shape(shape):
-        yield x.reshape(x.shape[0], math.prod(shape))
+        yield x if len(shape) == 1 else x.reshape(x.shape[0], math.prod(shape))
     else:
         for part, part_shape in zip(x, shape, strict=True):
             yield from _flattened(part, part_shape)
