@@ -244,10 +244,11 @@ class Pipeline:
         from synicix_core.runner.lines import Lines
         from synicix_core.runner.supervisor import WorkerOptions
 
+        whole = self.settings
+        worker = whole.worker.with_fuse(overrides.pop("worker_fuse", whole.worker.fuse))
         for name, value in overrides.items():
             overrides[name] = value if name == "num_workers" else Path(value).expanduser().resolve()
-        whole = self.settings
-        self.settings = dataclasses.replace(whole, **overrides)
+        self.settings = dataclasses.replace(whole, worker=worker, **overrides)
         try:
             options = WorkerOptions(
                 restriction=self.restriction(restrictions), order=order, max_tasks=max_tasks, device=device

@@ -13,7 +13,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,17 +50,31 @@ class WorkerSettings:
     One, because several workers side by side use the cores of a machine better than one worker's threads do, and because
     the last digits of a result depend on the number of threads.
     """
-    fuse: str = "auto"
+    fuse: str | int = "auto"
     """How many tasks that are alike are trained together: ``auto``, ``off``, or a number from 2 on."""
-
-    @property
-    def group_size(self) -> int | None:
-        """Number of tasks to train together that somebody named; None where ``fuse`` is ``auto``, 1 where it is ``off``."""
-        return {"auto": None, "off": 1}[self.fuse] if self.fuse in ("auto", "off") else int(self.fuse)
 
     resident_share: float = 0.25
     """Datasets that have ``tensors()``, and take no more than this share of the device's free memory, are put there whole and
     kept for the next task; 0 leaves all of them where they are."""
+
+    @property
+    def group_size(self) -> int | None:
+        """Number of tasks to train together that somebody named; None where ``fuse`` is ``auto``, 1 where it is ``off``."""
+        return None if self.fuse == "auto" else 1 if self.fuse == "off" else int(self.fuse)
+
+    def with_fuse(self, fuse: str | int) -> WorkerSettings:
+        """Return the same with another ``fuse``.
+
+        Raises
+        ------
+        ConfigurationError
+            If it is none of the values that ``fuse`` takes.
+        """
+        mistakes: list[str] = []
+        checked = _check(_BY_KEY["worker.fuse"], fuse, "fuse", mistakes)
+        if mistakes:
+            raise ConfigurationError("The settings are wrong", why=mistakes[0])
+        return replace(self, fuse=checked)
 
 
 @dataclass(frozen=True)
@@ -239,6 +253,7 @@ _SETTINGS = (
     _positive("checkpoint_seconds"),
     _Setting("worker.checkpoint_epochs", int, "an integer from 0 on", lambda value: value >= 0),
     _Setting("worker.threads", int, "an integer from 0 on", lambda value: value >= 0),
+    _Setting("worker.fuse", str, '"auto", "off" or an integer from 2 on', _is_fuse),
     _Setting("worker.resident_share", float, "a number from 0 to 0.9", lambda value: 0 <= value <= 0.9),
 )
 _BY_KEY = {setting.key: setting for setting in _SETTINGS}
@@ -321,7 +336,7 @@ def _check(setting: _Setting, value: Any, where: str, mistakes: list[str]) -> An
     if type(value) is not setting.kind or not setting.accepts(value):
         mistakes.append(f"{where}: must be {setting.wanted}, not {value!r}")
         return None
-    return value
+    return int(str(value)) if setting.key == "worker.fuse" and str(value).isdecimal() else value
 
 
 def _suggestion(key: str, names: Mapping[str, _Setting] = _BY_KEY) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +13,7 @@ from click.core import ParameterSource
 
 from synicix_core.cli.project import Place
 from synicix_core.cli.wording import count
+from synicix_core.runner.fleet_gpus import visible_gpus
 
 if TYPE_CHECKING:
     from synicix_core.runner.fleet_outcome import FleetSummary
@@ -21,11 +23,17 @@ __all__ = ["plan_workers", "run_fleet", "too_many_threads", "worker_command"]
 
 _KINDS = ("auto", "cpu", "cuda", "mps", "xpu")
 # What the fleet itself sees to, or tells each worker separately.
-_OWN = {"workers", "devices", "workers_per_device", "device", "max_seconds", "as_json", "report_fds"}
+_OWN = {"workers", "devices", "workers_per_device", "device", "max_seconds", "as_json", "report_fds", "of_workers"}
 
 
 def plan_workers(
-    workers: int | None, devices: str | None, per_device: int | None, device: str, *, device_given: bool
+    workers: int | None,
+    devices: str | None,
+    per_device: int | None,
+    device: str,
+    *,
+    device_given: bool,
+    visible: Callable[[], Sequence[str]] = visible_gpus,
 ) -> tuple[tuple[str, str], ...]:
     """Return the name and the device of each worker of the fleet that the flags ask for; none without such flags.
 
@@ -37,12 +45,21 @@ def plan_workers(
         That of ``--device``.
     device_given : bool
         Whether somebody typed it.
+    visible : callable
+        Returns the GPUs of this machine: without ``--devices`` and ``--device``, ``--workers-per-device`` means these.
 
     Raises
     ------
     ValueError
         If they contradict each other; the message says what to type.
     """
+    if devices is None and per_device is not None and not device_given and (gpus := visible()):
+        devices = ",".join(gpus)
+        if workers is not None and workers != len(gpus) * per_device:
+            raise ValueError(
+                f"--workers {workers} contradicts --workers-per-device {per_device}: this machine has "
+                f"{count(len(gpus), 'GPU')}, which makes {count(len(gpus) * per_device, 'worker')}. Give one of the two."
+            )
     if devices is None:
         number = _agreed(workers, per_device, "--workers-per-device without --devices")
         return tuple((str(place), device) for place in range(1, number + 1))
@@ -107,13 +124,16 @@ def run_fleet(
     from synicix_core.cli.fleet_display import FleetLines, FleetLive
     from synicix_core.cli.live import can_redraw
     from synicix_core.runner.fleet import Fleet, FleetOptions
+    from synicix_core.runner.fleet_gpus import MultiProcessService
 
     names = tuple(name for name, _ in workers)
     display = FleetLive(sys.stderr, names, max_tasks) if can_redraw(sys.stderr) else FleetLines()
+    gpus = MultiProcessService([device for _, device in workers], display.message)
     if hint := too_many_threads(workers, settings.worker.threads, settings.num_workers):
         display.message(hint)
-    options = FleetOptions(command, workers, max_tasks, max_seconds, settings.worker.grace_seconds)
-    return Fleet(options, display).run()
+    grace = settings.worker.grace_seconds
+    options = FleetOptions(command, workers, max_tasks, max_seconds, grace, gpus.environment)
+    return Fleet(options, display, afterwards=gpus.stop).run()
 
 
 def too_many_threads(workers: tuple[tuple[str, str], ...], threads: int, loaders: int) -> str:

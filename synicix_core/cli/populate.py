@@ -15,6 +15,7 @@ import click
 from click.core import ParameterSource
 
 from synicix_core.cli.json_output import print_json
+from synicix_core.cli.profile_option import profile_option, profile_path
 from synicix_core.cli.project import Command, Place, json_option, pass_place, where_option
 from synicix_core.cli.wording import count, duration
 from synicix_core.runner.options import EXIT_INTERRUPTED, EXIT_MISCONFIGURED
@@ -84,6 +85,9 @@ class WorkerCommand(Command):
     type=click.IntRange(min=0),
     help="A checkpoint after so many epochs, too; 0: by time alone.",
 )
+@click.option(
+    "--fuse", "worker_fuse", metavar="auto|off|N", help="Train tasks that are alike together: so many, or as measured."
+)
 @click.option("--threads", "worker_threads", type=click.IntRange(min=0), help="CPU threads; 0 leaves them to torch.")
 @click.option("--num-workers", type=click.IntRange(min=0), help="Data-loading processes.")
 @click.option("--dataset-dir", type=_FOLDER, help="Where the dataset files lie.")
@@ -92,7 +96,9 @@ class WorkerCommand(Command):
     "--max-cache-bytes", type=click.IntRange(min=0), help="Size to which these copies are kept; 0 is no limit."
 )
 @click.option("--model-save-dir", type=_FOLDER, help="Where trained models are saved.")
+@profile_option
 @click.option("--report-fds", type=int, nargs=3, hidden=True)
+@click.option("--of-workers", type=int, default=1, hidden=True)
 @json_option
 @pass_place
 def populate(
@@ -107,7 +113,9 @@ def populate(
     max_seconds: float | None,
     wait: bool,
     conditions: tuple[str, ...],
+    profile: str | None,
     report_fds: tuple[int, int, int] | None,
+    of_workers: int,
     as_json: bool,
     **overrides: Any,
 ) -> None:
@@ -126,6 +134,7 @@ def populate(
     try:
         given = ctx.get_parameter_source("device") is ParameterSource.COMMANDLINE
         planned = plan_workers(workers, devices, workers_per_device, device, device_given=given)
+        profile_file = profile_path(profile, workers=len(planned))
     except ValueError as error:
         raise _MistakenFlag(str(error), ctx) from None
     begun = time.monotonic()
@@ -135,7 +144,14 @@ def populate(
         fleet = run_fleet(worker_command(ctx, place), planned, settings, max_tasks, max_seconds)
         _finish(ctx, fleet, begun, as_json=as_json, by=f" by {count(len(planned), 'worker')}")
     options = WorkerOptions(
-        order=order, device=device, max_tasks=max_tasks, max_seconds=max_seconds, wait=wait, owns_process=True
+        order=order,
+        device=device,
+        max_tasks=max_tasks,
+        max_seconds=max_seconds,
+        wait=wait,
+        workers=of_workers,
+        profile=profile_file,
+        owns_process=True,
     )
     if report_fds is not None:
         _run_in_fleet(ctx, place, report_fds, options, conditions, overrides)
@@ -202,7 +218,13 @@ def _run_in_fleet(
     try:
         if options.max_tasks is not None:
             # The fleet counts the tasks of all its workers.
-            options = dataclasses.replace(options, max_tasks=None, may_start=link.may_start, returned=link.returned)
+            options = dataclasses.replace(
+                options,
+                max_tasks=None,
+                may_start=link.may_start,
+                may_start_more=link.may_start_more,
+                returned=link.returned,
+            )
         summary = _run(ctx, place, options, conditions, overrides, link)
         link.ended(**dataclasses.asdict(summary), machine=False)
     finally:

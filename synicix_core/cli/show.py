@@ -23,9 +23,10 @@ _TIERS = ("train", "validation", "test")
 
 @click.command(cls=Command)
 @click.argument("task")
+@click.option("--timing", "only_timing", is_flag=True, help="Show where the time of its training went.")
 @json_option
 @pass_place
-def show(place: Place, task: str, as_json: bool) -> None:
+def show(place: Place, task: str, only_timing: bool, as_json: bool) -> None:
     """Show everything about one task.
 
     That is its configs, scores, learning curves, attempts with their errors, files and provenance.
@@ -33,11 +34,25 @@ def show(place: Place, task: str, as_json: bool) -> None:
     TASK is the md5 of a task or the first digits of it, four or more.
     """
     pipeline = place.pipeline()
+    if only_timing:
+        _show_timing(pipeline, pipeline.task(task), as_json=as_json)
+        return
     facts = _gather(pipeline, pipeline.task(task))
     if as_json:
         print_json(facts)
     else:
         click.echo("\n".join(_lines(facts)))
+
+
+def _show_timing(pipeline: Pipeline, task: str, *, as_json: bool) -> None:
+    from synicix_core.cli.show_timing import timing_facts, timing_lines
+    from synicix_core.tables.overview import result_of, state_of
+
+    facts = timing_facts(task, state_of(pipeline.tables, task)[0], result_of(pipeline.tables, task))
+    if as_json:
+        print_json(facts)
+    else:
+        click.echo("\n".join(timing_lines(facts)))
 
 
 def _gather(pipeline: Pipeline, task: str) -> dict[str, Any]:
@@ -180,6 +195,8 @@ def _provenance_lines(provenance: Mapping[str, Any]) -> Iterator[str]:
         if name == "providers":
             yield "  providers"
             yield from (f"    {_provider(item)}" for item in value)
+        elif name == "timing":
+            yield "  timing  shown by --timing"
         elif isinstance(value, Mapping) and value:
             yield f"  {name}"
             yield from (f"    {key} {_short(item)}" for key, item in value.items())

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from synicix_core.errors import ClaimLost
-from synicix_core.runner.executor_process import ExecutorProcess
+from synicix_core.runner.executor_process import Death, ExecutorProcess
 from synicix_core.runner.interruption import Interruption
 from synicix_core.runner.memory_kills import count_memory_kills
 from synicix_core.runner.pulse import Pulse
 from synicix_core.tables.queue import Claim, Problem
 
-__all__ = ["Attendance", "Ended"]
+__all__ = ["RELEASE_SECONDS", "Attendance", "Ended", "problem_of_death"]
 
 _LOOK_SECONDS = 0.5
-_RELEASE_SECONDS = 2.0
+RELEASE_SECONDS = 2.0
 """What is kept of the time to stop in, for giving the task back."""
 
 
@@ -120,7 +120,7 @@ class Attendance:
                     asked = True  # once more, in case that the task came after the signal
                     self.ask_to_stop(self._executor)
                     self._tell({"type": "stopping"})
-                if self._interrupted.seconds_left < _RELEASE_SECONDS:
+                if self._interrupted.seconds_left < RELEASE_SECONDS:
                     self._executor.close()
                     return Ended(epochs=progress.get("epoch"), executor_usable=False)
             if now - heard > self._stall_seconds:
@@ -147,10 +147,23 @@ class Attendance:
     def _died(self) -> Ended:
         death = self._executor.death()
         self._executor.close()
-        if death.by_kill and count_memory_kills() > self._memory_kills:
-            message = "the executor was killed by the kernel because memory ran out"
-            # Whether the trainer can split batches, nobody can ask it any more; trying does no harm.
-            problem = Problem(message, kind="out_of_memory", cause="killed")
-            return Ended(problem=problem, can_split=True, executor_usable=False)
-        problem = Problem(f"the executor died: {death}", kind="died", cause=death.cause)
-        return Ended(problem=problem, executor_usable=False)
+        problem = problem_of_death(death, self._memory_kills)
+        # Whether the trainer can split batches, nobody can ask it any more; trying does no harm.
+        return Ended(problem=problem, can_split=problem.kind == "out_of_memory", executor_usable=False)
+
+
+def problem_of_death(death: Death, memory_kills: int) -> Problem:
+    """Describe the death of an executor.
+
+    Parameters
+    ----------
+    death : Death
+        How it ended.
+    memory_kills : int
+        What `count_memory_kills` returned when it began to train.
+    """
+    if death.by_kill and count_memory_kills() > memory_kills:
+        return Problem(
+            "the executor was killed by the kernel because memory ran out", kind="out_of_memory", cause="killed"
+        )
+    return Problem(f"the executor died: {death}", kind="died", cause=death.cause)

@@ -7,7 +7,7 @@ import hashlib
 import random
 from collections.abc import Callable
 from traceback import format_exc
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from synicix_core.errors import ClaimLost, DatasetError, SynicixError
 from synicix_core.events import TaskFailed, TaskFinished
@@ -20,6 +20,9 @@ from synicix_core.tables.code_digest import code_digest
 from synicix_core.tables.queue import Claim, Problem, Queue
 from synicix_core.tables.tries import TRIED_AGAIN
 from synicix_core.training.task_specs import checkpoint_path, latest_checkpoint, model_path
+
+if TYPE_CHECKING:
+    from synicix_core.training.spec import TaskOutcome
 
 __all__ = ["Endings", "problem_of"]
 
@@ -79,7 +82,14 @@ class Endings:
         from synicix_core.training.spec import TaskOutcome
 
         result = TaskOutcome.from_wire(outcome)
-        row = {
+        row = self.row_of(claim, result)
+        self._patience(lambda: self._commit(claim, row))
+        self.finished(claim, result, row, seconds)
+
+    @staticmethod
+    def row_of(claim: Claim, result: TaskOutcome) -> dict[str, Any]:
+        """Return the columns of a result, as `Queue.commit` takes them."""
+        return {
             "test_score": result.test_score,
             "status": result.status,
             "scores": result.metrics,
@@ -95,7 +105,9 @@ class Endings:
             "code_sha256": code_digest(result.provenance["providers"]),
             "provenance": {**result.provenance, "notes": list(result.notes)},
         }
-        self._patience(lambda: self._commit(claim, row))
+
+    def finished(self, claim: Claim, result: TaskOutcome, row: dict[str, Any], seconds: float) -> None:
+        """Count a result that was committed, remove its checkpoints, and tell whoever is to be told."""
         self._summary.success_count += 1
         for attempt in range(claim.attempt, 0, -1):
             (self._settings.model_save_dir / checkpoint_path(claim.task, attempt)).unlink(missing_ok=True)
@@ -143,9 +155,19 @@ class Endings:
         ClaimLost
             If this worker no longer holds it.
         """
+        checkpoint = self.checkpoint_of(claim)
+        self._end(claim, "released", lambda: self._queue.release(claim, checkpoint, epoch=epochs))
+        self.released(claim, checkpoint, why, trained=trained, can_checkpoint=can_checkpoint)
+
+    def checkpoint_of(self, claim: Claim) -> str | None:
+        """Return the file name of the checkpoint that the next attempt goes on from, if there is one."""
         checkpoint = latest_checkpoint(self._settings, claim.task, claim.attempt)
-        name = None if checkpoint is None else checkpoint.name
-        self._end(claim, "released", lambda: self._queue.release(claim, name, epoch=epochs))
+        return None if checkpoint is None else checkpoint.name
+
+    def released(
+        self, claim: Claim, checkpoint: str | None, why: str, *, trained: bool, can_checkpoint: bool | None
+    ) -> None:
+        """Say that a claim was given back; the arguments are those of `release`."""
         if checkpoint is not None:
             why += ", with a checkpoint"
         elif can_checkpoint is False:
@@ -158,9 +180,13 @@ class Endings:
     def lose(self, claim: Claim, error: ClaimLost) -> None:
         """Say that a claim is not ours any more, and take away what was trained for it."""
         wanted = error.why.endswith(("paused", "cancelled"))
-        (self._settings.model_save_dir / model_path(claim.task, claim.attempt)).unlink(missing_ok=True)
+        self.discard(claim)
         self._display.task_ended(claim.task, "stopped" if wanted else "lost", error.why if wanted else str(error))
         self._returned()
+
+    def discard(self, claim: Claim) -> None:
+        """Take away what was trained for a claim that was not to have a result."""
+        (self._settings.model_save_dir / model_path(claim.task, claim.attempt)).unlink(missing_ok=True)
 
     def fail(self, claim: Claim, problem: Problem, *, can_split: bool = False) -> None:
         """End an attempt in an error, and have the task tried again if that kind of error makes it sensible.
@@ -180,7 +206,7 @@ class Endings:
             smaller = problem.kind == "out_of_memory"
             again = "; it is tried again " + ("in smaller parts of a batch" if smaller else f"in {delay:.0f} s")
             self._returned()
-        (self._settings.model_save_dir / model_path(claim.task, claim.attempt)).unlink(missing_ok=True)
+        self.discard(claim)
         self._display.task_ended(claim.task, "failed", problem.message.rstrip(".") + again)
         event = TaskFailed(**_whose(claim), error=problem.message, error_stack=problem.stack)
         self._observers.notify("synicix_task_failed", event)

@@ -1,4 +1,4 @@
-"""The executor: trains the tasks that a supervisor sends, one after the other, and never sees the database.
+"""The executor: trains the tasks that a supervisor sends, one by one or in groups, and never sees the database.
 
 Started as its own program by `synicix_core.runner.executor_process`. It is deaf to SIGINT and SIGTERM, because the
 supervisor decides what they mean, and it ends, with whatever it started, when the supervisor is gone.
@@ -7,7 +7,7 @@ supervisor decides what they mean, and it ends, with whatever it started, when t
 from __future__ import annotations
 
 import faulthandler
-import gc
+import functools
 import os
 import queue
 import signal
@@ -20,10 +20,9 @@ from typing import Any
 
 from synicix_core.errors import SynicixError
 from synicix_core.runner.channel import Channel
+from synicix_core.runner.stops import PROGRESS_SECONDS, Stops
 
 __all__ = ["main"]
-
-_PROGRESS_SECONDS = 1.0
 
 
 def main() -> None:
@@ -35,8 +34,8 @@ def main() -> None:
     faulthandler.enable()
     channel = Channel(int(sys.argv[1]), int(sys.argv[2]))
     tasks: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-    stop = threading.Event()
-    threading.Thread(target=_listen, args=(channel, tasks, stop), daemon=True).start()
+    stops = Stops()
+    threading.Thread(target=_listen, args=(channel, tasks, stops), daemon=True).start()
     try:
         # Imported before the supervisor claims anything: what fails here is this machine's fault, not a task's.
         from synicix_core.runner.device import use_device
@@ -49,24 +48,34 @@ def main() -> None:
         return
     _tell(channel, {"type": "ready", "device": device, "description": description})
     while True:
-        _train(channel, tasks.get(), stop, run_task)
+        work = tasks.get()
+        if work["type"] == "task":
+            _train(channel, work, stops, run_task)
+        else:
+            from synicix_core.runner.group_training import plan, train
+
+            tell = functools.partial(_tell, channel)
+            if work["type"] == "plan":
+                plan(work, tell)
+            else:
+                train(work, tell, stops)
 
 
 class _Observer:
     """Tells the supervisor how a task goes, and asks it whether to stop."""
 
-    def __init__(self, channel: Channel, stop: threading.Event) -> None:
+    def __init__(self, channel: Channel, stops: Stops) -> None:
         self._channel = channel
-        self._stop = stop
+        self._stops = stops
         self._told = 0.0
 
     def stop_requested(self) -> bool:
         self.progress()
-        return self._stop.is_set()
+        return self._stops.all.is_set()
 
     def progress(self) -> None:
         now = time.monotonic()
-        if now - self._told >= _PROGRESS_SECONDS:
+        if now - self._told >= PROGRESS_SECONDS:
             self._told = now
             _tell(self._channel, {"type": "progress"})
 
@@ -80,54 +89,37 @@ class _Observer:
     def checkpoint_failed(self, message: str) -> None:
         _tell(self._channel, {"type": "checkpoint_failed", "error": message})
 
+    def note(self, message: str) -> None:
+        _tell(self._channel, {"type": "note", "text": message})
 
-def _listen(channel: Channel, tasks: queue.SimpleQueue[dict[str, Any]], stop: threading.Event) -> None:
+
+def _listen(channel: Channel, tasks: queue.SimpleQueue[dict[str, Any]], stops: Stops) -> None:
     for message in channel.messages():
-        if message["type"] == "task":
-            stop.clear()
+        if message["type"] in ("task", "plan", "group"):
+            stops.clear()
             tasks.put(message)
+        elif message["type"] == "drop":
+            stops.dropped.add(message["task"])
         elif message["type"] == "stop":
-            stop.set()
+            stops.all.set()
     _end()
 
 
-def _train(channel: Channel, message: dict[str, Any], stop: threading.Event, run_task: Callable[..., Any]) -> None:
+def _train(channel: Channel, message: dict[str, Any], stops: Stops, run_task: Callable[..., Any]) -> None:
     from synicix_core.registry import get_registry
+    from synicix_core.runner.executor_ends import failed, interrupted
     from synicix_core.training.contract import TrainingInterrupted
-    from synicix_core.training.failures import describe_failure, forget
     from synicix_core.training.spec import TaskSpec, TaskState
 
     state = TaskState()
     try:
         spec = TaskSpec.from_wire(message["spec"])
-        outcome = run_task(spec, get_registry(), _Observer(channel, stop), state=state)
+        outcome = run_task(spec, get_registry(), _Observer(channel, stops), state=state)
         _tell(channel, {"type": "done", "outcome": outcome.to_wire()})
     except TrainingInterrupted:
-        _tell(
-            channel,
-            {
-                "type": "interrupted",
-                "epoch": state.epochs,
-                "can_checkpoint": state.can_checkpoint,
-            },
-        )
+        _tell(channel, interrupted(state))
     except (Exception, SystemExit, KeyboardInterrupt) as error:  # whatever a plugin raises is the outcome of its task
-        failure = describe_failure(error)
-        # Before the supervisor hears of it and sends the next task, which wants the memory.
-        forget(error)
-        gc.collect()
-        _tell(
-            channel,
-            {
-                "type": "error",
-                "error": failure.message,
-                "stack": failure.stack,
-                "kind": failure.kind,
-                "cause": failure.cause,
-                "restart": failure.restart_executor,
-                "can_split": state.can_split,
-            },
-        )
+        _tell(channel, failed(error, state))
 
 
 def _tell(channel: Channel, message: dict[str, Any]) -> None:

@@ -9,8 +9,8 @@ import contextlib
 import selectors
 import signal
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from synicix_core.runner.fleet_display import FleetDisplay
@@ -46,6 +46,8 @@ class FleetOptions:
         After this time none starts a task.
     grace_seconds : float
         How long a worker may take to stop.
+    environment : mapping of str to str
+        What the environment of the workers has in addition.
     """
 
     command: tuple[str, ...]
@@ -53,6 +55,7 @@ class FleetOptions:
     max_tasks: int | None = None
     max_seconds: float | None = None
     grace_seconds: float = 25.0
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class Fleet:
@@ -64,10 +67,15 @@ class Fleet:
         What to do.
     display : FleetDisplay
         Who shows it.
+    afterwards : callable
+        Called once all workers have ended, however that came about; at a second signal in another thread.
     """
 
-    def __init__(self, options: FleetOptions, display: FleetDisplay) -> None:
+    def __init__(
+        self, options: FleetOptions, display: FleetDisplay, afterwards: Callable[[], None] = lambda: None
+    ) -> None:
         self._options = options
+        self._afterwards = afterwards
         self._display = display
         self._workers = [FleetWorker(name, device, display.of(name)) for name, device in options.workers]
         self._left = options.max_tasks
@@ -85,12 +93,13 @@ class Fleet:
         """
         if self._options.max_seconds is not None:
             self._deadline = time.monotonic() + self._options.max_seconds
-        with self._interrupted.handled(lambda: None, self._end_at_once):
+        with self._interrupted.handled(lambda: None, self._last_words):
             try:
                 while any(worker.end is None for worker in self._workers):
                     self._look()
             finally:
                 self._abandon()
+                self._afterwards()
                 self._display.close()
         ends = tuple(worker.end for worker in self._workers if worker.end is not None)
         code, reason = conclude(ends, interrupted=self._interrupted())
@@ -124,13 +133,14 @@ class Fleet:
         if self._left == 0 and not any(each.allowed for each in self._workers):
             self._end(worker, EXIT_DONE, "as many tasks as asked for are done")
             return
-        command = [*self._options.command, f"--device={worker.device}"]
+        together = sum(each.end is None for each in self._workers)
+        command = [*self._options.command, f"--device={worker.device}", f"--of-workers={together}"]
         if self._deadline < float("inf"):
             if now >= self._deadline:
                 self._end(worker, EXIT_INTERRUPTED, "the time is up")
                 return
             command.append(f"--max-seconds={self._deadline - now:.3f}")
-        process = WorkerProcess(command)
+        process = WorkerProcess(command, self._options.environment)
         worker.begin(process, now)
 
         def hear() -> None:
@@ -157,7 +167,7 @@ class Fleet:
             show: Callable[..., None] = getattr(worker.display, kind)
             show(**message)
         elif kind == "may_start":
-            process.tell(type="start", allowed=self._allow(worker))
+            process.tell(type="start", allowed=self._allow(worker, message["tasks"]))
         elif kind == "returned":
             self._give_back(worker, 1)
         elif kind == "ended":
@@ -170,14 +180,15 @@ class Fleet:
         elif kind == "task_ended" and message["how"] == "failed":
             worker.failed(message["task"], message["why"])
 
-    def _allow(self, worker: FleetWorker) -> bool:
-        """Tell whether a worker may start one more task of those that the fleet was asked for."""
+    def _allow(self, worker: FleetWorker, tasks: int) -> int:
+        """Return how many more tasks, `tasks` at most, a worker may start of those that the fleet was asked for."""
         if self._interrupted() or self._left == 0:
-            return False
+            return 0
         if self._left is not None:
-            self._left -= 1
-            worker.allowed += 1
-        return True
+            tasks = min(tasks, self._left)
+            self._left -= tasks
+            worker.allowed += tasks
+        return tasks
 
     def _give_back(self, worker: FleetWorker, tasks: int) -> None:
         worker.allowed = max(worker.allowed - tasks, 0)
@@ -236,6 +247,10 @@ class Fleet:
         for process in processes:
             if not process.wait(max(until - time.monotonic(), 0.0)):
                 process.kill()
+
+    def _last_words(self) -> None:
+        self._end_at_once()
+        self._afterwards()
 
     def _abandon(self) -> None:
         """Have the workers stop that still run when something went wrong here: they see that nobody listens any more."""

@@ -47,7 +47,7 @@ class FleetLink:
         self._channel = Channel(reads, writes)
         self._output = output
         self._outbox: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._fleet_is_gone = False
         self._is_allowed = False
         self._epoch_at = float("-inf")
@@ -67,9 +67,16 @@ class FleetLink:
         Asked again before a task was begun, the answer is about the same task.
         """
         if not self._is_allowed and not self._fleet_is_gone:
-            self._say("may_start")
-            self._is_allowed = self._answers.get()
+            self._say("may_start", tasks=1)
+            self._is_allowed = bool(self._answers.get())
         return self._is_allowed
+
+    def may_start_more(self, tasks: int) -> int:
+        """Ask the fleet how many more tasks, `tasks` at most, may be claimed beside one that may start."""
+        if self._fleet_is_gone:
+            return 0
+        self._say("may_start", tasks=tasks)
+        return self._answers.get()
 
     def returned(self) -> None:
         """Tell the fleet that a task which was allowed was not done after all."""
@@ -126,13 +133,13 @@ class FleetLink:
     def _listen(self) -> None:
         for message in self._channel.messages():
             if message["type"] == "start":
-                self._answers.put(bool(message["allowed"]))
+                self._answers.put(int(message["allowed"]))
             else:
                 self._stop()
                 if message["type"] == "stop_at_once":
                     _notice()
         self._fleet_is_gone = True
-        self._answers.put(False)
+        self._answers.put(0)
         self._stop()
         # Nobody reads what is printed any more. A full pipe would stop whoever prints.
         while os.read(self._output, 1 << 16):

@@ -7,7 +7,7 @@ import re
 import select
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -29,6 +29,8 @@ class WorkerProcess:
     ----------
     command : sequence of str
         The program and its arguments; the descriptors it reports to are appended.
+    environment : mapping of str to str, optional
+        What its environment has in addition to this process's.
 
     Attributes
     ----------
@@ -38,7 +40,7 @@ class WorkerProcess:
         Descriptor from which everything comes that it, its executor or a trainer prints.
     """
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         theirs_reads, ours_writes = os.pipe()
         ours_reads, theirs_writes = os.pipe()
         self.output, theirs_output = os.pipe()
@@ -50,6 +52,7 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=theirs_output,
                 stderr=theirs_output,
+                env={**os.environ, **(environment or {})},
                 pass_fds=passed,
                 start_new_session=True,
             )

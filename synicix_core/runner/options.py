@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 __all__ = ["EXIT_DONE", "EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_MISCONFIGURED", "WorkerOptions", "WorkerSummary"]
 
@@ -31,12 +32,18 @@ class WorkerOptions:
         Stay when nothing is pending, for tasks that come later.
     may_start : callable, optional
         Asked before each claim; False ends the worker like `max_tasks`.
+    may_start_more : callable, optional
+        Asked how many more tasks, of so many, may be claimed to be trained together with one that may start.
     returned : callable, optional
-        Called when a task that `may_start` allowed ended without a result or an error.
+        Called when a task that either of them allowed ended without a result or an error.
+    workers : int
+        Workers that were started together, this one included: none of them claims so much that nothing is left for the others.
     owns_process : bool
         Whether the process may be ended when the worker does not stop in time, or at a second signal; not in a notebook.
     project_commit : str
         git commit of the project, for the provenance.
+    profile : Path, optional
+        Absolute path of a ``.json`` file, or of a directory, to which a profile of the first task's training is written.
     """
 
     restriction: str = ""
@@ -46,9 +53,12 @@ class WorkerOptions:
     max_seconds: float | None = None
     wait: bool = False
     may_start: Callable[[], bool] | None = None
+    may_start_more: Callable[[int], int] | None = None
     returned: Callable[[], None] | None = None
+    workers: int = 1
     owns_process: bool = False
     project_commit: str = ""
+    profile: Path | None = None
 
 
 @dataclass

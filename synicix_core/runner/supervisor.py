@@ -7,14 +7,12 @@ import platform
 import random
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from synicix_core.errors import ClaimLost, DatabaseUnavailable, DatasetMissing
-from synicix_core.events import CheckpointSaved, EpochFinished, TaskStarted
 from synicix_core.registry import Registry
 from synicix_core.runner import process
 from synicix_core.runner.attendance import Attendance, Ended
@@ -23,7 +21,10 @@ from synicix_core.runner.dataset_cache import DatasetCache
 from synicix_core.runner.display import Silent, WorkerDisplay
 from synicix_core.runner.endings import Endings, problem_of
 from synicix_core.runner.executor_process import ExecutorProcess
+from synicix_core.runner.group_run import GroupMember, Trained
+from synicix_core.runner.group_worker import GroupWorker, NotBegun
 from synicix_core.runner.interruption import Interruption
+from synicix_core.runner.news import News
 from synicix_core.runner.observers import Observers
 from synicix_core.runner.options import (
     EXIT_DONE,
@@ -34,11 +35,13 @@ from synicix_core.runner.options import (
 )
 from synicix_core.runner.patience import Patience
 from synicix_core.runner.preflight import prove_writable
+from synicix_core.runner.preparation import Preparation
 from synicix_core.runner.pulse import Pulse
 from synicix_core.settings import Settings
 from synicix_core.tables.queue import Claim, Exclusions, Queue
 from synicix_core.tables.recovery import recover
 from synicix_core.tables.schema import Tables
+from synicix_core.training.spec import TaskSpec
 from synicix_core.training.task_specs import make_spec
 
 __all__ = ["EXIT_DONE", "EXIT_INTERRUPTED", "EXIT_MISCONFIGURED", "Supervisor", "WorkerOptions", "WorkerSummary"]
@@ -46,24 +49,10 @@ __all__ = ["EXIT_DONE", "EXIT_INTERRUPTED", "EXIT_MISCONFIGURED", "Supervisor", 
 _REFRESH_SECONDS = 60.0
 _RECOVER_SECONDS = 5.0
 _WAIT_SECONDS = (0.5, 2.0)
-_COUNT_SECONDS = 10.0
 _COUNTED = 10_000
 """No further than this are pending tasks counted for people who watch."""
 _MICRO_BATCHES = 4
 """Parts of a batch, once a whole one did not fit into memory."""
-
-
-@dataclass(frozen=True)
-class _Trained:
-    """A task that the executor is through with, not committed yet."""
-
-    claim: Claim
-    outcome: dict[str, Any]
-    seconds: float
-
-
-class _Stopped(Exception):
-    """Somebody asked the worker to stop while it prepared a task."""
 
 
 class Supervisor:
@@ -112,11 +101,27 @@ class Supervisor:
         self._executor: ExecutorProcess | None = None
         self._exclusions = Exclusions()
         self._reasons: list[str] = []
-        self._refreshed = self._recovered = self._counted = float("-inf")
+        self._refreshed = self._recovered = float("-inf")
         # Joining the headings costs more than the query, so it is done once.
         self._tasks = tables.TrainingTask * tables.DatasetConfig * tables.ModelConfig * tables.TrainingConfig
-        self._trained: _Trained | None = None
-        self._pending = 0
+        self._trained: list[Trained] = []
+        self._preparation = Preparation()
+        self._profile = options.profile
+        self._news = News(tables, self._observers, self._display, self._count_pending)
+        self._groups = GroupWorker(
+            self._queue,
+            self._times,
+            options,
+            worker=self.worker,
+            process=self._process,
+            database=self._database,
+            interrupted=self._interrupted,
+            pulse=self._pulse,
+            endings=self._endings,
+            news=self._news,
+            display=self._display,
+            accounted=self._accounted,
+        )
 
     def run(self) -> WorkerSummary:
         """Train until nothing is pending, a limit is reached or a signal comes.
@@ -133,7 +138,7 @@ class Supervisor:
                 self._summary.exit_code, self._summary.reason = self._work(started)
             except DatabaseUnavailable as error:
                 self._summary.exit_code, self._summary.reason = EXIT_INTERRUPTED, str(error)
-                self._trained = None
+                self._trained = []
             finally:
                 self._close_executor()
                 try:
@@ -176,14 +181,20 @@ class Supervisor:
     def _limit(self, started: float) -> tuple[int, str] | None:
         """Return the exit code and its reason if it is time to stop."""
         if self._interrupted():
-            left = self._trained is not None or self._is_work_left()
+            left = bool(self._trained) or self._is_work_left()
             return (EXIT_INTERRUPTED if left else EXIT_DONE), "interrupted by a signal"
-        done = self._summary.success_count + len(self._summary.error_list) + (self._trained is not None)
-        if self._options.max_tasks is not None and done >= self._options.max_tasks:
+        if self._tasks_allowed() == 0:
             return EXIT_DONE, "as many tasks as asked for are done"
         if self._options.max_seconds is not None and time.monotonic() - started >= self._options.max_seconds:
             return (EXIT_INTERRUPTED if self._is_work_left() else EXIT_DONE), "the time is up"
         return None
+
+    def _tasks_allowed(self) -> int | None:
+        """Return how many more tasks may be done; None is any number."""
+        if self._options.max_tasks is None:
+            return None
+        done = self._summary.success_count + len(self._summary.error_list) + len(self._trained)
+        return max(self._options.max_tasks - done, 0)
 
     def _is_work_left(self) -> bool:
         return bool(self._database(lambda: self._queue.waiting(self._options.restriction, limit=1)))
@@ -253,76 +264,132 @@ class Supervisor:
             return None
         executor = self._executor
         assert executor is not None
-        claim = self._database(
-            lambda: self._queue.claim(
-                self.worker,
-                platform.node(),
-                os.getpid(),
-                executor.device,
-                process=self._process,
-                restriction=self._options.restriction,
-                exclusions=self._exclusions,
-                order=self._options.order,
+        self._preparation = Preparation()
+        with self._preparation.taking("database"):
+            claim = self._database(
+                lambda: self._queue.claim(
+                    self.worker,
+                    platform.node(),
+                    os.getpid(),
+                    executor.device,
+                    process=self._process,
+                    restriction=self._options.restriction,
+                    exclusions=self._exclusions,
+                    order=self._options.order,
+                )
             )
-        )
         if claim is None and self._options.returned is not None:
             self._options.returned()
         self._pulse.start()
         return claim
 
     def _train(self, claim: Claim) -> None:
-        """Take one claim to its end: a result to commit, an error, a release, or the news that it was lost."""
+        """Take one claim to its end, or a group of them: a result to commit, an error, a release, or the news of a loss."""
         begun = time.monotonic()
         with self._accounted(claim):
-            row = self._database((self._tasks & claim.key).fetch1)
+            with self._preparation.taking("database"):
+                row = self._database((self._tasks & claim.key).fetch1)
             # The executor need not wait for the last task's commit, unless preparing this one takes long.
             at_once = self._cache.is_at_hand(row["dataset_file_name"], row["dataset_file_sha256"])
+            first = GroupMember(claim, row)
             if not at_once:
-                self._announce(claim, row)
-            path = self._cache.fetch(
-                row["dataset_file_name"], row["dataset_file_sha256"], tick=lambda: self._tick(claim)
-            )
+                self._announce(first)
+            with self._preparation.taking("data"):
+                path = self._cache.fetch(
+                    row["dataset_file_name"], row["dataset_file_sha256"], tick=lambda: self._tick(claim)
+                )
             executor = self._executor
             assert executor is not None
-            spec = make_spec(
-                row,
-                self._settings,
-                path,
-                attempt=claim.attempt,
-                device=executor.device,
-                micro_batches=self._micro_batches(claim),
-                project_commit=self._options.project_commit,
-            )
-            limit = int(row["epoch_limit"])
-            attendance = Attendance(
-                executor,
-                claim,
-                self._pulse,
-                self._interrupted,
-                self._times.stall_timeout_seconds,
-                lambda message: self._tell(claim, message, limit),
-            )
-            self._send(executor, spec.to_wire())
-            try:
-                if at_once:
-                    self._announce(claim, row)
-                if claim.attempt > 1:
-                    resumes = any(Path(file).exists() for file in spec.resume_from)
-                    start = "has a checkpoint to go on from" if resumes else "starts from the beginning"
-                    self._display.message(f"{claim.task[:8]} (attempt {claim.attempt}) {start}.")
-                ended = attendance.wait()
-            except BaseException:
-                # It still trains this task; what it says of it must not be taken for news of the next one.
-                self._close_executor()
-                raise
-            self._note_end(claim, ended, begun)
+            allowed = self._tasks_allowed()
+
+            def spec_to_plan() -> TaskSpec:
+                self._preparation.discard()  # to try how many go together is no time of one of them
+                return self._spec(first, path)
+
+            with self._preparation.taking("database"):
+                group = self._groups.gather(first, executor, spec_to_plan, self._settle, allowed)
+            members = [first] if group is None else group.members
+            micro_batches = self._micro_batches(claim) if group is None else 1
+            seconds = self._preparation.share(len(members))
+            specs = [self._spec(member, path, micro_batches=micro_batches, seconds=seconds) for member in members]
+            specs[0] = self._profiled(specs[0])
+
+            def announce(member: GroupMember, spec: TaskSpec) -> None:
+                if at_once or member is not first:
+                    self._announce(member)
+                self._say_where_it_starts(member.claim, spec)
+
+            if group is None:
+                self._train_one(first, specs[0], executor, announce, begun)
+            else:
+                trained, usable = self._groups.train(group, specs, executor, announce, begun)
+                self._trained += trained
+                if not usable:
+                    self._close_executor()
         self._cache.release()
+
+    def _train_one(
+        self,
+        member: GroupMember,
+        spec: TaskSpec,
+        executor: ExecutorProcess,
+        announce: Callable[[GroupMember, TaskSpec], None],
+        begun: float,
+    ) -> None:
+        claim = member.claim
+        attendance = Attendance(
+            executor,
+            claim,
+            self._pulse,
+            self._interrupted,
+            self._times.stall_timeout_seconds,
+            lambda message: self._news.tell(claim, message, spec.epoch_limit),
+        )
+        with suppress(BrokenPipeError):  # that it is gone shows at the first look
+            executor.channel.send({"type": "task", "spec": spec.to_wire()})
+        try:
+            announce(member, spec)
+            ended = attendance.wait()
+        except BaseException:
+            # It still trains this task; what it says of it must not be taken for news of the next one.
+            self._close_executor()
+            raise
+        self._note_end(claim, ended, begun)
+
+    def _spec(
+        self, member: GroupMember, path: Path, *, micro_batches: int = 1, seconds: dict[str, float] | None = None
+    ) -> TaskSpec:
+        assert self._executor is not None
+        return make_spec(
+            dict(member.row),
+            self._settings,
+            path,
+            attempt=member.claim.attempt,
+            device=self._executor.device,
+            micro_batches=micro_batches,
+            project_commit=self._options.project_commit,
+            seconds_before=seconds,
+        )
+
+    def _profiled(self, spec: TaskSpec) -> TaskSpec:
+        """Have the first task of this worker profiled, if that is wanted."""
+        wanted, self._profile = self._profile, None
+        if wanted is None:
+            return spec
+        file = wanted if wanted.suffix == ".json" else wanted / f"{spec.task}.{spec.attempt}.trace.json"
+        return replace(spec, profile=str(file))
+
+    def _say_where_it_starts(self, claim: Claim, spec: TaskSpec) -> None:
+        if claim.attempt > 1:
+            resumes = any(Path(file).exists() for file in spec.resume_from)
+            start = "has a checkpoint to go on from" if resumes else "starts from the beginning"
+            self._display.message(f"{claim.task[:8]} (attempt {claim.attempt}) {start}.")
 
     def _note_end(self, claim: Claim, ended: Ended, begun: float) -> None:
         if not ended.executor_usable:
             self._close_executor()
         if ended.outcome is not None:
-            self._trained = _Trained(claim, ended.outcome, time.monotonic() - begun)
+            self._trained.append(Trained(claim, ended.outcome, time.monotonic() - begun))
         elif ended.problem is None or self._interrupted():
             # What goes wrong after a signal went to every process of a job is no error of the task's.
             self._endings.release(claim, trained=True, can_checkpoint=ended.can_checkpoint, epochs=ended.epochs)
@@ -330,16 +397,13 @@ class Supervisor:
             self._endings.fail(claim, ended.problem, can_split=ended.can_split)
 
     def _settle(self) -> bool:
-        """Commit the task that was trained last, if that is still to do; tell whether it was.
+        """Commit what was trained last, if that is still to do; tell whether it was.
 
         Put off until the executor has its next task, so that it trains while this process and the database are busy.
         """
-        trained, self._trained = self._trained, None
-        if trained is None:
-            return False
-        with self._accounted(trained.claim):
-            self._endings.finish(trained.claim, trained.outcome, trained.seconds)
-        return True
+        trained, self._trained = self._trained, []
+        self._groups.commit(trained)
+        return bool(trained)
 
     @contextmanager
     def _accounted(self, claim: Claim) -> Iterator[None]:
@@ -352,8 +416,8 @@ class Supervisor:
             self._endings.lose(claim, error)
         except Exception as error:
             try:
-                if isinstance(error, _Stopped):
-                    self._endings.release(claim)
+                if isinstance(error, NotBegun):
+                    self._endings.release(claim, str(error))
                 elif isinstance(error, DatasetMissing):  # another machine may have the file
                     self._leave_dataset(claim, str(error))
                 else:  # a store that is full, a row that was deleted: this task's end, not the worker's
@@ -361,34 +425,19 @@ class Supervisor:
             except ClaimLost as lost:
                 self._endings.lose(claim, lost)
 
-    def _announce(self, claim: Claim, row: dict[str, Any]) -> None:
+    def _announce(self, member: GroupMember) -> None:
         """Tell that a task begins, after everything that there is to tell of the one before."""
         self._settle()
-        self._observers.start_task()
-        self._display.task_started(claim.task, row, claim.attempt, self._count_pending() + 1)
-        event = TaskStarted(
-            **self._whose(claim),
-            device=self._executor.device if self._executor else self._options.device,
-            dataset={name: row[name] for name in self._tables.DatasetConfig.heading.names},
-            model={name: row[name] for name in self._tables.ModelConfig.heading.names},
-            training={name: row[name] for name in self._tables.TrainingConfig.heading.names},
-        )
-        self._observers.notify("synicix_task_started", event)
+        device = self._executor.device if self._executor else self._options.device
+        self._news.started(member.claim, member.row, device)
 
     def _count_pending(self) -> int:
-        """Return how many tasks are pending: counted now and then and up to a limit, else counted down."""
-        self._pending = max(self._pending - 1, 0)
-        if time.monotonic() - self._counted >= _COUNT_SECONDS:
-            self._pending = self._database(
-                lambda: self._queue.waiting(self._options.restriction, self._exclusions, limit=_COUNTED)
-            )
-            self._counted = time.monotonic()
-        return self._pending
+        return self._database(lambda: self._queue.waiting(self._options.restriction, self._exclusions, limit=_COUNTED))
 
     def _tick(self, claim: Claim) -> None:
         """Keep a claim alive while its dataset is prepared."""
         if self._interrupted():
-            raise _Stopped
+            raise NotBegun("it is pending again")
         self._pulse.beat_if_due(claim, {})
 
     def _micro_batches(self, claim: Claim) -> int:
@@ -396,33 +445,11 @@ class Supervisor:
             return 1
         return _MICRO_BATCHES if self._database(lambda: self._queue.tries(claim.task)).out_of_memory else 1
 
-    def _send(self, executor: ExecutorProcess, spec: dict[str, Any]) -> None:
-        with suppress(BrokenPipeError):  # that it is gone shows at the first look
-            executor.channel.send({"type": "task", "spec": spec})
-
-    def _tell(self, claim: Claim, message: dict[str, Any], epoch_limit: int) -> None:
-        if message["type"] == "epoch":
-            fields = {"epoch_limit": epoch_limit, **{key: value for key, value in message.items() if key != "type"}}
-            self._display.epoch_finished(claim.task, fields)
-            self._observers.notify("synicix_epoch_finished", EpochFinished(**self._whose(claim), **fields))
-        elif message["type"] == "checkpoint":
-            saved = CheckpointSaved(**self._whose(claim), path=message["path"], epoch=message["epoch"])
-            self._observers.notify("synicix_checkpoint_saved", saved)
-        elif message["type"] == "stopping":
-            self._display.message(
-                "Stopping: the step is finished and a checkpoint saved. A second signal ends at once."
-            )
-        elif message["type"] == "checkpoint_failed":
-            self._display.message(f"{claim.task[:8]}: {message['error']}")
-
     def _leave_dataset(self, claim: Claim, why: str) -> None:
         """Give a task back whose dataset file is not here, and claim no other of the same dataset config."""
         config = (self._tables.TrainingTask & claim.key).fetch1("dataset_config_md5_hash")
         self._exclusions = replace(self._exclusions, dataset_configs=(*self._exclusions.dataset_configs, config))
         self._endings.release(claim, why)
-
-    def _whose(self, claim: Claim) -> dict[str, Any]:
-        return {"task": claim.task, "attempt": claim.attempt, "worker": self.worker}
 
     def _is_ready(self) -> bool:
         return self._executor is not None and self._executor.alive

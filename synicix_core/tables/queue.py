@@ -16,11 +16,12 @@ from typing import Any
 from synicix_core.database.dialect import advisory_lock, age_in_seconds, now_utc, quote, seconds_later
 from synicix_core.database.reconnect import despite_conflicts, execute, transaction
 from synicix_core.errors import ClaimLost
+from synicix_core.tables.result_rows import ResultRows
 from synicix_core.tables.schema import Tables
 from synicix_core.tables.store_lock import hold_store
 from synicix_core.tables.tries import Tries, read_tries
 
-__all__ = ["DEFAULT_PRIORITY", "Claim", "Exclusions", "Problem", "Queue"]
+__all__ = ["DEFAULT_PRIORITY", "Claim", "Exclusions", "Problem", "Queue", "storable"]
 
 _MD5 = "training_task_md5_hash"
 _ERROR_LENGTH = 2047
@@ -94,7 +95,7 @@ class Queue:
         self.connection = tables.connection
         self._adapter = tables.connection.adapter
         self._postgres = self._adapter.backend == "postgresql"
-        self._now = now_utc(self._adapter)
+        self.now = now_utc(self._adapter)
         self._jobs = tables.jobs_name
         self._task = tables.TrainingTask.full_table_name
         self._attempts = tables.TrainingAttempt.full_table_name
@@ -203,7 +204,7 @@ class Queue:
                 return None
             execute(
                 self.connection,
-                f"UPDATE {self._jobs} SET status = 'reserved', reserved_time = {self._now}, host = %s, pid = %s "
+                f"UPDATE {self._jobs} SET status = 'reserved', reserved_time = {self.now}, host = %s, pid = %s "
                 f"WHERE {_MD5} = %s",
                 (host[:255], pid, task),
             )
@@ -215,7 +216,7 @@ class Queue:
                 self.connection,
                 f"INSERT INTO {self._attempts} "
                 f"({_MD5}, attempt, worker, host, pid, process, device, state, started_at, heartbeat_at) "
-                f"VALUES (%s, %s, %s, %s, %s, %s, %s, 'running', {self._now}, {self._now})",
+                f"VALUES (%s, %s, %s, %s, %s, %s, %s, 'running', {self.now}, {self.now})",
                 (task, attempt, worker, host[:255], pid, process[:160], device[:64]),
             )
         return Claim(task, attempt, worker)
@@ -242,7 +243,7 @@ class Queue:
         sets = "".join(f", {name} = %s" for name in columns)
         cursor = execute(
             self.connection,
-            f"UPDATE {self._attempts} SET heartbeat_at = {self._now}{sets} "
+            f"UPDATE {self._attempts} SET heartbeat_at = {self.now}{sets} "
             f"WHERE {_MD5} = %s AND attempt = %s AND worker = %s AND state = 'running'",
             (*(progress[name] for name in columns if progress), claim.task, claim.attempt, claim.worker),
         )
@@ -276,9 +277,8 @@ class Queue:
         with transaction(self.connection):
             now = self._hold(claim)
             hold_store(self.connection, self.tables)
-            self._result_table.insert1(
-                {**claim.key, **row, "by_attempt": claim.attempt, "utc_insert_time": now}, allow_direct_insert=True
-            )
+            whole = {**claim.key, **row, "by_attempt": claim.attempt, "utc_insert_time": now}
+            ResultRows(self.tables).insert([whole])
             execute(self.connection, f"DELETE FROM {self._jobs} WHERE {_MD5} = %s", (claim.task,))
             self._end(claim, "finished", epoch=row["epochs"])
 
@@ -332,7 +332,7 @@ class Queue:
             self.connection,
             f"UPDATE {self._attempts} SET state = 'lost', error = %s, error_kind = %s, error_cause = %s "
             f"WHERE {_MD5} = %s AND attempt = %s",
-            (_storable(problem.message), problem.kind, problem.cause or None, task, attempt),
+            (storable(problem.message), problem.kind, problem.cause or None, task, attempt),
         )
         if final:
             self.set_error(task, problem)
@@ -352,7 +352,7 @@ class Queue:
         marks = ", ".join(["%s"] * len(tasks))
         cursor = execute(
             self.connection,
-            f"UPDATE {self._jobs} SET status = 'pending', created_time = {self._now}, scheduled_time = {self._now}, "
+            f"UPDATE {self._jobs} SET status = 'pending', created_time = {self.now}, scheduled_time = {self.now}, "
             f"error_message = '', error_stack = NULL WHERE status = 'error' AND {_MD5} IN ({marks})",
             tuple(tasks),
         )
@@ -385,7 +385,7 @@ class Queue:
             {
                 _MD5: task,
                 "status": "error",
-                "error_message": _storable(problem.message),
+                "error_message": storable(problem.message),
                 "error_stack": problem.stack or None,
             }
         )
@@ -403,7 +403,7 @@ class Queue:
         joins = f"FROM {jobs} JOIN {self._task} t ON t.{_MD5} = j.{_MD5}"
         where, args = "j.status = 'pending'", list[Any]()
         if due:
-            where += f" AND j.scheduled_time <= {self._now}"
+            where += f" AND j.scheduled_time <= {self.now}"
         for table in dict.fromkeys(table for table, _ in exclusions.providers):
             alias = aliases[table]
             full_name = getattr(self.tables, table).full_table_name
@@ -463,7 +463,7 @@ class Queue:
     def _looks(self, restriction: str, exclusions: Exclusions, limit: int) -> Iterator[list[tuple[str, int]]]:
         """Yield the first claimable tasks and their priorities, taking no lock: of the head of the queue, then of all of it."""
         head = (
-            f"SELECT {_MD5} FROM {self._jobs} WHERE status = 'pending' AND scheduled_time <= {self._now} "
+            f"SELECT {_MD5} FROM {self._jobs} WHERE status = 'pending' AND scheduled_time <= {self.now} "
             f"ORDER BY priority, scheduled_time LIMIT {_SOME if restriction or exclusions else limit}"
         )
         # Where none of these will do, or others were faster with all of them, few will do: then the planner may begin at the
@@ -490,7 +490,7 @@ class Queue:
         """Lock the attempt and make sure that it is still ours; return the database's time."""
         row = execute(
             self.connection,
-            f"SELECT state, worker, {self._now} FROM {self._attempts} WHERE {_MD5} = %s AND attempt = %s FOR UPDATE",
+            f"SELECT state, worker, {self.now} FROM {self._attempts} WHERE {_MD5} = %s AND attempt = %s FOR UPDATE",
             (claim.task, claim.attempt),
         ).fetchone()
         if row is None or row[0] != "running" or row[1] != claim.worker:
@@ -520,12 +520,12 @@ class Queue:
     ) -> None:
         execute(
             self.connection,
-            f"UPDATE {self._attempts} SET state = %s, heartbeat_at = {self._now}, checkpoint_path = %s, "
+            f"UPDATE {self._attempts} SET state = %s, heartbeat_at = {self.now}, checkpoint_path = %s, "
             f"epoch = COALESCE(%s, epoch) WHERE {_MD5} = %s AND attempt = %s",
             (state, checkpoint, epoch, claim.task, claim.attempt),
         )
         if problem is not None:
-            ended = {**claim.key, "attempt": claim.attempt, "error": _storable(problem.message)}
+            ended = {**claim.key, "attempt": claim.attempt, "error": storable(problem.message)}
             ended |= {"error_kind": problem.kind, "error_cause": problem.cause or None}
             self.tables.TrainingAttempt().update1(ended | {"error_stack": problem.stack or None})
 
@@ -538,7 +538,7 @@ class Queue:
         )
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """Fit a message into its column; PostgreSQL takes no NUL."""
     text = text.replace("\0", "\\0")
     return text if len(text) <= _ERROR_LENGTH else text[: _ERROR_LENGTH - 2] + " …"

@@ -74,6 +74,7 @@ class TrainingResult:
         display_progress: bool = False,
         processes: int = 1,
         device: str = "auto",
+        fuse: str | int | None = None,
     ) -> dict[str, Any]:
         """Train what is pending, with the supervisor and executor that ``synicix-run populate`` runs.
 
@@ -95,6 +96,8 @@ class TrainingResult:
             Only 1: start more workers instead, here or on other machines.
         device : str
             Device of the executor, as torch names it; ``auto`` takes a GPU where there is one.
+        fuse : {"auto", "off"} or int, optional
+            How many tasks that are alike are trained together; by default what the project's settings say.
 
         Returns
         -------
@@ -116,6 +119,8 @@ class TrainingResult:
         if order not in ("original", "random"):
             raise ConfigurationError(f"order is 'original' or 'random', not {order!r}")
         overrides = {name: value for name, value in self._directories.items() if value is not None}
+        if fuse is not None:
+            overrides["worker_fuse"] = fuse
         summary: dict[str, Any] = type(self).run_worker(
             restrictions=restrictions,
             overrides=overrides,
