@@ -112,11 +112,12 @@ def test_variables_are_read_as_their_setting_s_type(
 def test_every_setting_has_a_variable_and_a_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = project(tmp_path / "lab")
     for name in [f"worker_{f.name}" for f in dataclasses.fields(WorkerSettings)]:
+        value = 0.5 if name == "worker_resident_share" else 40
         with monkeypatch.context() as patch:
-            patch.setenv(f"SYNICIX_{name.upper()}", "40")
+            patch.setenv(f"SYNICIX_{name.upper()}", str(value))
             by_variable = load_settings(folder)
-        assert getattr(by_variable.worker, name.removeprefix("worker_")) == 40
-        assert load_settings(folder, **{name: 40}) == by_variable
+        assert getattr(by_variable.worker, name.removeprefix("worker_")) == value
+        assert load_settings(folder, **{name: value}) == by_variable
         assert by_variable != load_settings(folder)
 
 

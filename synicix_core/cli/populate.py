@@ -89,6 +89,12 @@ class WorkerCommand(Command):
     "--fuse", "worker_fuse", metavar="auto|off|N", help="Train tasks that are alike together: so many, or as measured."
 )
 @click.option("--threads", "worker_threads", type=click.IntRange(min=0), help="CPU threads; 0 leaves them to torch.")
+@click.option(
+    "--resident-share",
+    "worker_resident_share",
+    type=click.FloatRange(0.0, 0.9),
+    help="Datasets up to this share of free memory stay on the device.",
+)
 @click.option("--num-workers", type=click.IntRange(min=0), help="Data-loading processes.")
 @click.option("--dataset-dir", type=_FOLDER, help="Where the dataset files lie.")
 @click.option("--dataset-cache-dir", type=_FOLDER, help="Where copies of them are kept on this machine.")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -16,12 +15,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from synicix_core.errors import ConfigurationError, SynicixError
+from synicix_core.training.launch import ADDRESS
 from synicix_core.training.shares import Share
 
-__all__ = ["ADDRESS", "DataParallel", "join", "launch_environment", "listen", "synchronised"]
-
-ADDRESS = "127.0.0.1"
-"""All processes are on one machine, and nobody else is to reach them."""
+__all__ = ["DataParallel", "join", "listen", "synchronised"]
 
 _START = timedelta(seconds=120)
 _FOREVER = timedelta(days=30)
@@ -111,9 +108,7 @@ class DataParallel:
         Weights that a loss does not depend on keep no gradient, as they do on one device.
         """
         on_gpu = self.device.type == "cuda"
-        return DistributedDataParallel(
-            model, device_ids=[self.device] if on_gpu else None, find_unused_parameters=True
-        )
+        return DistributedDataParallel(model, device_ids=[self.device] if on_gpu else None, find_unused_parameters=True)
 
 
 def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
@@ -179,29 +174,3 @@ def join(rank: int, ranks: int, device: torch.device, port: int, store: dist.TCP
         timeout=None if device.type == "cuda" else _FOREVER,
     )
     return DataParallel(rank, ranks, device, dist.new_group(backend="gloo", timeout=_FOREVER))
-
-
-def launch_variables(rank: int, ranks: int) -> dict[str, str]:
-    """Return the environment variables by which ``torchrun`` tells a process which one it is; it adds ``MASTER_PORT``."""
-    return {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(ranks),
-        "LOCAL_WORLD_SIZE": str(ranks),
-        "MASTER_ADDR": ADDRESS,
-    }
-
-
-@contextmanager
-def launch_environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables inside the block."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

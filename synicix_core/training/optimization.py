@@ -152,6 +152,10 @@ class Optimization:
                 self.skipped_steps += 1
                 return
             learnt.append(losses)
+        self._make(learnt, sums)
+
+    def _make(self, learnt: Sequence[tuple[torch.Tensor, torch.Tensor | None, int]], sums: LossSums) -> None:
+        """Step by the gradients that were found, unless something forbids it, and add what was learnt from to `sums`."""
         self.stopwatch.switch(OPTIMIZER)
         if self._needs_true_gradients:
             self.precision.unscale_(self.optimizer)
@@ -198,8 +202,10 @@ class Optimization:
             f"trained in {self.parts} micro-batches per batch, because a whole one did not fit into memory{sees}{whole}"
         )
 
-    def _learn(self, batch: Any, whole: int | None) -> tuple[torch.Tensor, torch.Tensor | None, int] | None:
-        """Add the gradients of a batch, or of a part of one with `whole` samples; None if its loss forbids the step.
+    def _learn(
+        self, batch: Any, whole: int | None, times: int = 1
+    ) -> tuple[torch.Tensor, torch.Tensor | None, int] | None:
+        """Add the gradients, `times` over, of a batch, or of a part of one with `whole` samples; None if its loss forbids it.
 
         Returns
         -------
@@ -217,11 +223,15 @@ class Optimization:
             # A mean over some of the samples counts for as many as they are; so does the penalty, which is to count once.
             objective = loss * (per_sample_weight(self.criterion, count) / per_sample_weight(self.criterion, whole))
             objective = objective if penalty is None else objective + penalty * (count / whole)
-        if self.skip_nonfinite and not math.isfinite(objective.item()):
+        objective = objective * times if times != 1 else objective
+        if self.skip_nonfinite and not self._is_finite(objective):
             return None
         switch(BACKWARD)
         self.precision.backward(objective)
         return loss, penalty, count
+
+    def _is_finite(self, objective: torch.Tensor) -> bool:
+        return math.isfinite(objective.item())
 
     def _arranged(self, batch: Any) -> tuple[Any, Any]:
         """Return inputs and targets on the device."""

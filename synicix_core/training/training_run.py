@@ -133,8 +133,11 @@ class TrainingRun:
         """Go on from the checkpoint, if there is one."""
         self.stopwatch.switch(OTHER)
         state = self._context.load_checkpoint() if self._context is not None else None
-        if state is None:
-            return
+        if state is not None:
+            self.load_state_dict(state)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state_dict` returned."""
         self.optimization.load_state_dict(state["optimization"])
         self.early_stopping.load_state_dict(state["early_stopping"])
         self.best = state["best"]
@@ -241,13 +244,22 @@ class TrainingRun:
             if not self.status and self.early_stopping.update(metric, self.epochs):
                 self._keep_best()
         if not self.status:
-            self.optimization.learning_rate.after_epoch(loss, metric)
+            self.adapt(loss, metric)
             if self.early_stopping.exhausted:
                 self.status = "early_stopped"
             elif self.epochs >= self.max_epoch:
                 self.status = "completed"
         self.step, self.sums = 0, LossSums(self.optimization.criterion)
         self._report(loss, validation, penalty, metric)
+
+    def adapt(self, loss: float, metric: float) -> None:
+        """Let the learning rate follow an epoch's mean training loss and its metric."""
+        self.optimization.learning_rate.after_epoch(loss, metric)
+
+    @property
+    def writes(self) -> bool:
+        """Whether it is for this process to write the weights."""
+        return True
 
     @property
     def collects(self) -> bool:
@@ -288,19 +300,20 @@ class TrainingRun:
 
     def save_checkpoint(self) -> None:
         """Save everything that changes."""
-        if self._context is None:
-            return
-        self._context.save_checkpoint(
-            {
-                "optimization": map_tensors(_apart, self.optimization.state_dict()),
-                "early_stopping": self.early_stopping.state_dict(),
-                "best": self.best,
-                "step": self.step,
-                "sums": self.sums.state_dict(),
-                "batches": self.batches.state_dict(),
-                **{name: getattr(self, name) for name in _PROGRESS},
-            }
-        )
+        if self._context is not None:
+            self._context.save_checkpoint(self.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that changes."""
+        return {
+            "optimization": map_tensors(_apart, self.optimization.state_dict()),
+            "early_stopping": self.early_stopping.state_dict(),
+            "best": self.best,
+            "step": self.step,
+            "sums": self.sums.state_dict(),
+            "batches": self.batches.state_dict(),
+            **{name: getattr(self, name) for name in _PROGRESS},
+        }
 
     def _epochs_expected(self) -> int:
         """Return how many epochs are likely to come: with early stopping, as many as there were, or as it is patient."""
