@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,6 +19,9 @@ from synicix_core.training.contract import Metric, TrainingInterrupted
 from synicix_core.training.precision import Precision, resolve_precision
 from synicix_core.training.spec import TaskObserver, TaskSpec, TaskState
 from synicix_core.training.timing import CHECKPOINT, Stopwatch
+
+if TYPE_CHECKING:
+    from synicix_core.training.data_parallel import DataParallel
 
 __all__ = ["TaskContext", "make_context"]
 
@@ -50,6 +54,8 @@ class TaskContext:
     ----------
     process_state : mapping or None
         State of the process's generators, where nothing of this task draws from them: other tasks train beside it.
+    data_parallel : DataParallel or None
+        Which of several processes this is that train the task together, each on a device of its own; None: it is the only one.
     clock : callable
         Gives the seconds by which the time of training is taken.
     """
@@ -74,6 +80,7 @@ class TaskContext:
         self.state = state if state is not None else TaskState()
         self.resumed_from: int | None = None
         self.process_state: Mapping[str, Any] | None = None
+        self.data_parallel: DataParallel | None = None
         self.clock: Callable[[], float] = time.monotonic
         self._epoch_limit = epoch_limit
         self._make_precision = make_precision
@@ -263,10 +270,13 @@ def make_context(
 
 def _requested_precision(registered: Registered, params: Mapping[str, Any]) -> str:
     """Return what the row says of precision, or the trainer's default for it, or ``"auto"``."""
-    if "precision" in params:
-        return str(params["precision"])
+    return str(params["precision"]) if "precision" in params else _default_precision(registered.load())
+
+
+@functools.lru_cache(maxsize=64)
+def _default_precision(trainer: Any) -> str:
     try:
-        parameter = inspect.signature(registered.load()).parameters.get("precision")
+        parameter = inspect.signature(trainer).parameters.get("precision")
     except (TypeError, ValueError):
         return "auto"
     return parameter.default if parameter is not None and isinstance(parameter.default, str) else "auto"

@@ -145,11 +145,11 @@ class _Group:
         self._stopwatch = make_stopwatch(resolve_device(members[0][1].spec.device))
         self._observer = members[0][1].observer
         self._tasks: dict[TrainingRun, tuple[int, TaskRun]] = {}
-        tiers = None
+        like = None
         for index, member in members:
             try:
-                task = TaskRun(member.spec, registry, member.observer, member.state, Share(self._stopwatch), tiers)
-                tiers = task.tiers
+                task = TaskRun(member.spec, registry, member.observer, member.state, Share(self._stopwatch), like)
+                like = like or task
                 ending.callback(task.close)
                 task.prepare()
                 if why := why_alone(task) or self._unlike(task):

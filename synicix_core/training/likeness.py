@@ -17,7 +17,9 @@ from synicix_core.training.dropout import TaskDropout
 
 __all__ = ["difference", "plain_attributes"]
 
-_TENSORS = {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"}
+_TENSORS = set(vars(nn.Module())) - {"training"}
+"""What torch itself keeps in a module: its tensors, which are compared by themselves, and its hooks, which models of a stack
+must not have."""
 _OF_DROPOUT = {"p", "sources"}
 """What each model of a stack has for itself."""
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from synicix_core.errors import CheckpointError
 from synicix_core.registry import Registry
 from synicix_core.tables.code_digest import code_digest
 from synicix_core.training.build import (
+    TaskParts,
     accepts,
     building,
     load_parts,
@@ -42,6 +43,9 @@ from synicix_core.training.timing import (
 )
 from synicix_core.training.training_profile import profiled
 
+if TYPE_CHECKING:
+    from synicix_core.training.data_parallel import DataParallel
+
 __all__ = ["TaskRun"]
 
 
@@ -62,8 +66,10 @@ class TaskRun:
         Tells, also after an exception, how far the task came and what its trainer can do.
     stopwatch : Stopwatch, optional
         Where the time goes; one of its own, if left out.
-    tiers : Tiers, optional
-        The dataset, if it was opened for another task already.
+    like : TaskRun, optional
+        Another task of the same dataset config and providers, whose dataset and providers this one shares.
+    parallel : DataParallel, optional
+        Which of several processes this is that train the task together.
 
     Attributes
     ----------
@@ -82,14 +88,15 @@ class TaskRun:
         observer: TaskObserver,
         state: TaskState | None = None,
         stopwatch: Stopwatch | None = None,
-        tiers: Tiers | None = None,
+        like: TaskRun | None = None,
+        parallel: DataParallel | None = None,
     ) -> None:
         begun = perf_counter()
         self.spec = spec
-        self.parts = load_parts(spec, registry)
+        self.parts: TaskParts = like.parts if like is not None else load_parts(spec, registry)
         self.device = resolve_device(spec.device)
         self.trainer: Any = None
-        self.how: dict[str, Any] = {}
+        self.how: dict[str, Any] = {"devices": parallel.ranks if parallel is not None else 1}
         self._registry = registry
         # Beside the final name, so that giving it that name cannot fail halfway.
         final = Path(spec.model_save_path)
@@ -100,7 +107,8 @@ class TaskRun:
         self._observer = observer
         seed_everything(spec.seed)
         with self.stopwatch.during(DATA):
-            self.tiers = tiers if tiers is not None else open_tiers(spec, self.parts, self.device)
+            self.tiers: Tiers = like.tiers if like is not None else open_tiers(spec, self.parts, self.device)
+        self.code: str = like.code if like is not None else code_digest(describe_providers(spec, registry))
         self.metrics = make_metrics(spec, self.parts, make_criterion(spec, self.parts))
         self.context = make_context(
             spec,
@@ -108,10 +116,11 @@ class TaskRun:
             self.metrics,
             self.device,
             observer,
-            code=code_digest(describe_providers(spec, registry)),
+            code=self.code,
             state=state,
             stopwatch=self.stopwatch,
         )
+        self.context.data_parallel = parallel
 
     def prepare(self) -> None:
         """Build the trainer, and with it the model."""
@@ -132,6 +141,8 @@ class TaskRun:
             )
             self.context.watch(tier, loaders[tier])
             if (loader := loaders[tier]) is not None:
+                if tier == "train" and self.context.data_parallel is not None:
+                    loader.share = self.context.data_parallel.share
                 timed(loader, self.stopwatch, trains=tier == "train")
         arguments = trainer_arguments(self.spec, self.parts, loaders, self.device, str(self._partial))
         if with_context:

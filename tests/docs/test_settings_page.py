@@ -38,6 +38,7 @@ def test_every_variable_is_read(tmp_path, monkeypatch):
         "follow_symlinks": "true",
         "worker.lease_seconds": "300.0",
         "worker.heartbeat_seconds": "7",
+        "worker.resident_share": "0.5",
     }
     for key, variable, _ in ROWS:
         monkeypatch.setenv(variable, given.get(key, str(tmp_path / "x") if key.endswith("_dir") else "41"))
