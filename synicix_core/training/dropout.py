@@ -23,6 +23,8 @@ class _Source:
 
     def draw(self, shape: torch.Size, like: Tensor) -> Tensor:
         """Return a mask that keeps the mean: 0 or 1 / (1 - p)."""
+        if self.p >= 1.0:
+            return torch.zeros(shape, dtype=like.dtype, device=like.device)
         mask = torch.empty(shape, dtype=like.dtype, device=like.device)
         return mask.bernoulli_(1.0 - self.p, generator=self.generator).div_(1.0 - self.p)
 
@@ -53,10 +55,10 @@ class TaskDropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` with some of it dropped, of the same shape."""
+        if self.whole_axes == 1 and x.dim() not in (2, 3):
+            return nn.functional.dropout1d(x, self.p, self.training)  # torch says what is wrong
         if not self.training or (self.p == 0.0 and len(self.sources) == 1):
             return x
-        if self.p == 1.0 and len(self.sources) == 1:
-            return x * 0.0
         mask: Tensor = _Mask.apply(x.detach(), self)  # type: ignore[no-untyped-call]  # torch does not annotate it
         return x * mask
 
@@ -90,19 +92,23 @@ class _Mask(torch.autograd.Function):
 
 
 def _shape(shape: torch.Size, whole_axes: int) -> torch.Size:
-    if not whole_axes or len(shape) <= whole_axes:
+    """Return the shape of a mask: all elements, or one for each channel of each example."""
+    if not whole_axes:
         return shape
-    return torch.Size((*shape[: len(shape) - whole_axes], *([1] * whole_axes)))
+    # As torch does it: one example by itself has its channels first, but Dropout2d takes three axes for a batch.
+    kept = 1 if len(shape) == whole_axes + 1 and whole_axes != 2 else 2
+    return torch.Size((*shape[:kept], *([1] * (len(shape) - kept))))
 
 
 def own_dropout(model: nn.Module, generator: torch.Generator | None) -> bool:
     """Put `TaskDropout` in the place of torch's dropout layers; a subclass of theirs stays. Tell whether there are any."""
-    found = False
+    replaced: dict[int, TaskDropout] = {}
     for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if type(child) in _LAYERS:
-                found = True
-                layer = TaskDropout(float(child.p), generator, _LAYERS[type(child)])  # type: ignore[arg-type]
-                layer.training = child.training
-                parent._modules[name] = layer
-    return found
+        for name, child in list(parent._modules.items()):
+            if child is None or type(child) not in _LAYERS:
+                continue
+            if id(child) not in replaced:  # a layer may stand in several places
+                replaced[id(child)] = TaskDropout(float(child.p), generator, _LAYERS[type(child)])  # type: ignore[arg-type]
+                replaced[id(child)].training = child.training
+            parent._modules[name] = replaced[id(child)]
+    return bool(replaced)

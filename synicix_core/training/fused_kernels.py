@@ -49,6 +49,8 @@ def build_optimizer(
         _has(optimizer_class, params, "fused", besides=("capturable",))
         and device.type in _ON
         and all(weight.is_floating_point() for weight in parameters)
+        # Its kernel for momentum fails where a parameter takes no part in every step.
+        and not (optimizer_class is torch.optim.SGD and params.get("momentum"))
     ):
         try:
             return optimizer_class(parameters, **{**params, "fused": True})

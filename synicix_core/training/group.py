@@ -9,6 +9,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from synicix_core.errors import SynicixError
 from synicix_core.registry import Registry
 from synicix_core.training.build import resolve_device
@@ -17,9 +19,10 @@ from synicix_core.training.likeness import difference
 from synicix_core.training.random_state import capture
 from synicix_core.training.spec import TaskObserver, TaskOutcome, TaskSpec, TaskState
 from synicix_core.training.stack import Stack
-from synicix_core.training.stack_probe import Finding, probe, why_alone
+from synicix_core.training.stack_probe import Finding, confirm, probe, why_alone
 from synicix_core.training.stacked_scores import stacked_scores
 from synicix_core.training.task_run import TaskRun
+from synicix_core.training.tiers import forget_tiers
 from synicix_core.training.timing import CHECKPOINT, EVALUATION, Share, make_stopwatch
 from synicix_core.training.torch_state import restored_torch_state
 from synicix_core.training.training_profile import profiled
@@ -113,8 +116,12 @@ def run_group(members: Sequence[Member], registry: Registry, *, size: int, ended
     """
     for start in range(0, len(members), size):
         part = list(enumerate(members))[start : start + size]
-        with restored_torch_state(), ExitStack() as ending:
-            _Group(part, registry, ended, ending).train()
+        try:
+            with restored_torch_state(), ExitStack() as ending:
+                _Group(part, registry, ended, ending).train()
+        except (MemoryError, torch.OutOfMemoryError):
+            forget_tiers()
+            raise
 
 
 class _ShareOfTime:
@@ -165,8 +172,16 @@ class _Group:
         if common not in _findings:
             _findings[common] = probe(spec, registry, max(len(self._tasks), 2), lambda: None)
         self._finding = _findings[common]
-        if self._finding.reason and self._finding.size == 1:
-            self._refuse(self._finding.reason)
+        reason = self._finding.reason if self._finding.size == 1 else self._unconfirmed()
+        if reason:
+            self._refuse(reason)
+
+    def _unconfirmed(self) -> str:
+        """Say why the first two are not as those that were tried, if their parameters are others."""
+        tasks = [task for _, task in self._tasks.values()][:2]
+        if all(task.spec.model.params == self._finding.params for task in tasks):
+            return ""
+        return confirm([task.trainer.run for task in tasks], self._finding.mode)
 
     def train(self) -> None:
         """Train until all have ended."""
@@ -194,9 +209,9 @@ class _Group:
 
     def _train_all(self) -> None:
         # Those that were interrupted at different batches of an epoch meet at its end.
-        steps = sorted({run.step for run in self._tasks})
-        for step in steps if len(steps) > 1 else ():
-            self._train([run for run in self._tasks if run.step == step], epochs=1)
+        places = sorted({_place(run) for run in self._tasks})
+        for place in places if len(places) > 1 else ():
+            self._train([run for run in self._tasks if _place(run) == place], epochs=1)
         if self._tasks:
             self._train(list(self._tasks), epochs=None)
 
@@ -272,15 +287,22 @@ class _Group:
             self._leave(run, NotTogether("the task is not trained with others", why=reason))
 
 
+def _place(run: TrainingRun) -> tuple[int, bool]:
+    return run.step, run.step > 0 and run.batches.read_whole
+
+
 def _in_common(spec: TaskSpec) -> str:
     """Return what tasks of one kind have in common, as text."""
     model: dict[str, Any] = {
-        name: "a number" if isinstance(value, float) else value for name, value in spec.model.params.items()
+        # What a model makes of a number may depend on its sign, and on whether it is there at all.
+        name: ["a number", (value > 0) - (value < 0), value == 1.0] if isinstance(value, float) else value
+        for name, value in spec.model.params.items()
     }
-    parts = (spec.dataset, spec.trainer, spec.criterion)
+    trainer = {name: value for name, value in spec.trainer.params.items() if not name.startswith("early_stopping_")}
     return json.dumps(
         [
-            [[part.provider, part.params] for part in parts],
+            [[part.provider, part.params] for part in (spec.dataset, spec.criterion)],
+            [spec.trainer.provider, trainer],
             spec.dataset_path,
             [spec.model.provider, model],
             spec.optimizer.provider,

@@ -41,22 +41,38 @@ def difference(one: nn.Module, other: nn.Module) -> str:
     return ""
 
 
-def plain_attributes(model: nn.Module) -> dict[str, str]:
-    """Return the attributes of all modules that are numbers, strings or collections of them, as text; to see what changes."""
-    return {
-        f"{name}.{key}": repr(value)
-        for name, module in model.named_modules()
-        for key, value in vars(module).items()
-        if key not in _TENSORS and key != "training" and _is_plain(value)
-    }
+def plain_attributes(owner: Any) -> dict[str, str]:
+    """Return all numbers, strings and the like that hang on an object, however deep, as text; to see what changes."""
+    found: dict[str, str] = {}
+    _collect(owner, type(owner).__name__, found, set())
+    return found
 
 
-def _is_plain(value: Any) -> bool:
+def _collect(value: Any, where: str, found: dict[str, str], seen: set[int]) -> None:
+    if isinstance(value, bool | int | float | complex | str | bytes | type(None)):
+        found[where] = repr(value)
+        return
+    if id(value) in seen or isinstance(value, torch.Tensor | np.ndarray | torch.Generator | type | types.ModuleType):
+        return
+    seen.add(id(value))
     if isinstance(value, Mapping):
-        return _is_plain(list(value)) and _is_plain(list(value.values()))
-    if isinstance(value, list | tuple | set | frozenset):
-        return all(map(_is_plain, value))
-    return isinstance(value, bool | int | float | complex | str | bytes | type(None))
+        for key, item in value.items():
+            _collect(item, f"{where}[{key!r}]", found, seen)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for index, item in enumerate(value):
+            _collect(item, f"{where}[{index}]", found, seen)
+    elif isinstance(value, nn.Module):
+        for name, module in value.named_children():
+            _collect(module, f"{where}.{name}", found, seen)
+        for key, item in vars(value).items():
+            if key not in _TENSORS:
+                _collect(item, f"{where}.{key}", found, seen)
+    elif isinstance(value, types.FunctionType):
+        for cell in value.__closure__ or ():
+            _collect(cell.cell_contents, f"{where} of a function", found, seen)
+    else:
+        for key, item in getattr(value, "__dict__", {}).items():
+            _collect(item, f"{where}.{key}", found, seen)
 
 
 def _module_difference(one: nn.Module, other: nn.Module, comparison: _Comparison) -> str:

@@ -41,6 +41,11 @@ class ResidentTier:
         """Bytes of all tensors."""
         return sum(tensor.nbytes for tensor in (*_leaves(self.inputs), *_leaves(self.targets)))
 
+    @property
+    def target_bytes(self) -> int:
+        """Bytes of the targets."""
+        return sum(tensor.nbytes for tensor in _leaves(self.targets))
+
     def take(self, positions: torch.Tensor) -> list[Any]:
         """Return the batch ``[inputs, targets]`` of these examples: new tensors, which may be changed.
 

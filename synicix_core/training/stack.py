@@ -20,7 +20,7 @@ from synicix_core.training.metrics import per_sample_weight
 from synicix_core.training.parameter_summary import summarise_stacked
 from synicix_core.training.resident import ResidentTier
 from synicix_core.training.stacked_epoch import StackedEpoch
-from synicix_core.training.stacked_model import Mode, StackedModel
+from synicix_core.training.stacked_model import Mode, StackedModel, too_much_output
 from synicix_core.training.stacked_optimizer import stack_optimizers
 from synicix_core.training.tier_pass import TierPass, evaluation_positions
 from synicix_core.training.timing import DATA, EVALUATION, OPTIMIZER, OTHER
@@ -97,7 +97,7 @@ class Stack:
             if time.monotonic() - listened >= _LISTEN_SECONDS:
                 epoch = self._listen(epoch, left)
                 listened = time.monotonic()
-        if epoch is None:
+        if epoch is None or epoch.was_read:
             return
         self._stopwatch.next_step()
         if not epoch.ends_in_a_smaller_batch:
@@ -147,12 +147,15 @@ class Stack:
             learnt.append((losses, penalties, count))
             total = gradients if not total else {name: _sum(total[name], found) for name, found in gradients.items()}
         self._stopwatch.switch(OPTIMIZER)
-        self._clip(total)
-        self._optimizer.step(total)
+        self._optimizer.step(self._clip(total))
         if self._average is not None:
             # Rounded once for each number, so that none depends on where in the stack it stands.
             self._average.mul_(self._decay).add_(self.model.weights.block * (1.0 - self._decay))
         return learnt
+
+    def rates_change(self) -> None:
+        """Look at the learning rates of the trainings again."""
+        self._optimizer.rates_change()
 
     def _stack(self) -> None:
         first = self.runs[0]
@@ -289,17 +292,20 @@ class Stack:
 
         return map_tensors(folded, inputs), map_tensors(folded, targets)
 
-    def _clip(self, gradients: dict[str, Tensor | None]) -> None:
+    def _clip(self, gradients: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
         optimization = self.runs[0].optimization
+        if optimization.clip_value is None and optimization.clip_norm is None:
+            return gradients
         found = [gradient for gradient in gradients.values() if gradient is not None]
+        # Never in place: autograd may give two parameters the same tensor.
         if optimization.clip_value is not None:
-            torch._foreach_clamp_min_(found, -optimization.clip_value)
-            torch._foreach_clamp_max_(found, optimization.clip_value)
+            found = [gradient.clamp(-optimization.clip_value, optimization.clip_value) for gradient in found]
         if optimization.clip_norm is not None and found:
             norms = torch.stack([torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in found], 1)
             scale = (optimization.clip_norm / (torch.linalg.vector_norm(norms, dim=1) + 1e-6)).clamp(max=1.0)
-            for gradient in found:
-                gradient.mul_(scale.view(-1, *([1] * (gradient.dim() - 1))))
+            found = [gradient * scale.view(-1, *([1] * (gradient.dim() - 1))) for gradient in found]
+        clipped = iter(found)
+        return {name: None if gradient is None else next(clipped) for name, gradient in gradients.items()}
 
     def _validates_together(self) -> bool:
         run = self.runs[0]
@@ -311,6 +317,7 @@ class Stack:
             and type(loader.sampler) is SequentialSampler
             and loader.batch_size is not None
             and not (run.collects and run.metric.takes_column)
+            and not (run.collects and too_much_output(len(self.runs), loader.resident))
         )
 
     def _validate(self) -> list[TierPass]:
@@ -339,7 +346,11 @@ class Stack:
         if not run.collects:
             return [TierPass(own.means()[0]) for own in sums]
         whole = concatenate(targets)
-        return [TierPass(own.means()[0], concatenate(found), whole) for own, found in zip(sums, outputs, strict=True)]
+        # Targets for each, as a metric may change what it is given.
+        return [
+            TierPass(own.means()[0], concatenate(found), map_tensors(torch.clone, whole))
+            for own, found in zip(sums, outputs, strict=True)
+        ]
 
     @contextmanager
     def _averages_in_place(self) -> Iterator[None]:
@@ -365,7 +376,7 @@ def _slice(value: Any, k: int) -> Any:
 
 
 def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    return other if one is None else one if other is None else one.add_(other)
+    return other if one is None else one if other is None else one + other
 
 
 def _known(measured: TierPass) -> Callable[[], TierPass]:

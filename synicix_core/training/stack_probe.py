@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from synicix_core.training.tier_pass import criterion_loss
 from synicix_core.training.torch_state import restored_torch_state
 from synicix_core.training.training_run import TrainingRun
 
-__all__ = ["Finding", "probe", "why_alone"]
+__all__ = ["Finding", "confirm", "probe", "why_alone"]
 
 _MODES: tuple[Mode, ...] = ("forward", "gradient")
 _MOST = {"cpu": 64, "cuda": 256}
@@ -43,6 +43,8 @@ _SHARE_OF_FREE = 0.5
 _GAIN = 0.9
 """A stack takes at most this part of the time that its tasks take one by one, or they are trained one by one."""
 _STEPS = 5
+_APART = 0.05
+"""Steps as one and alone move the weights apart by at most this part of how far they move them: rounding, amplified."""
 _EXACT = 3
 """Stacks of one to so many are compared bit for bit."""
 
@@ -65,6 +67,8 @@ class Finding:
         Whether the stack can be measured as one, too.
     scores : bool
         And scored: what is saved of a model is all that changes as it learns.
+    params : dict
+        Parameters of the model that was tried.
     """
 
     size: int
@@ -73,6 +77,7 @@ class Finding:
     exact: bool = False
     evaluates: bool = False
     scores: bool = False
+    params: dict[str, Any] = field(default_factory=dict)
 
 
 class _Nobody:
@@ -121,6 +126,19 @@ def probe(spec: TaskSpec, registry: Registry, limit: int | None, progress: Calla
             return trial.find(limit)
         except _Unfit as error:
             return Finding(1, str(error))
+        except Exception as error:  # of the task itself, which will end in it alone
+            return Finding(1, f"trying it raised {_brief(error)}")
+
+
+def confirm(runs: Sequence[TrainingRun], mode: Mode) -> str:
+    """Say why two trainings of a group, which have just been built, cannot be stacked in that way; empty if they can."""
+    with restored_torch_state():
+        try:
+            return _difference_in_a_step(runs, mode)
+        except _Unfit as error:
+            return str(error)
+        except Exception as error:
+            return _brief(error)
 
 
 def why_alone(run: TaskRun) -> str:
@@ -188,6 +206,9 @@ class _Trial:
         if why := difference(pair[0].trainer.model, pair[1].trainer.model):
             raise _Unfit(f"models of different seeds differ: {why}")
         mode = self._mode()
+        if why := self._difference_after_steps(mode):
+            raise _Unfit(why)
+        self._look_at_metric()
         if limit is not None:
             self._build(min(most, _EXACT))
             return self._finding(most, mode)
@@ -204,57 +225,90 @@ class _Trial:
 
     def _finding(self, size: int, mode: Mode) -> Finding:
         evaluates = self._evaluates(mode)
-        return Finding(size, "", mode, self._is_exact(mode), evaluates, evaluates and not self._changes_unseen)
+        scores = evaluates and not self._changes_unseen
+        return Finding(size, "", mode, self._is_exact(mode), evaluates, scores, self._spec.model.params)
 
     def _build(self, count: int) -> list[TaskRun]:
         """Build tasks until there are so many; return the new ones."""
         new = []
         while len(self._runs) < count:
-            number = len(self._runs)
-            spec = replace(
-                self._spec,
-                seed=self._spec.seed + number,
-                model_save_path=str(self._folder / f"{number}.pt"),
-                checkpoint_path=str(self._folder / f"{number}.checkpoint"),
-                resume_from=(),
-            )
-            run = TaskRun(spec, self._registry, _Nobody())
-            self._ending.callback(run.close)
-            run.prepare()
-            self._progress()
+            run = self._build_one(len(self._runs))
             new.append(run)
             if type(run.trainer) is not NNTrainer:
                 break
             self._runs.append(run.trainer.run)
         return new
 
+    def _build_one(self, number: int) -> TaskRun:
+        spec = replace(
+            self._spec,
+            seed=self._spec.seed + number,
+            model_save_path=str(self._folder / f"{number}.pt"),
+            checkpoint_path=str(self._folder / f"{number}.checkpoint"),
+            resume_from=(),
+        )
+        run = TaskRun(spec, self._registry, _Nobody())
+        self._ending.callback(run.close)
+        run.prepare()
+        self._progress()
+        return run
+
     def _mode(self) -> Mode:
         """Return the first way in which a step of two is the step of each alone."""
         runs = self._runs[:2]
-        batches = [_batch(run) for run in runs]
         saved = runs[0].model.state_dict()
         unseen = {name: buffer for name, buffer in _buffers(runs[0]).items() if name not in saved}
         with _put_back(runs):
-            alone = [_alone(run, batch) for run, batch in zip(runs, batches, strict=True)]
-            buffers = [_buffers(run) for run in runs]
-        self._changes_unseen = not all(torch.equal(buffer, buffers[0][name]) for name, buffer in unseen.items())
+            _alone(runs[0], _batch(runs[0]))
+            after = _buffers(runs[0])
+        self._changes_unseen = not all(torch.equal(buffer, after[name]) for name, buffer in unseen.items())
         reasons = []
         for mode in _MODES:
-            with _put_back(runs):
-                try:
-                    with _no_random_numbers_of_its_own(), _no_change_of_attributes(runs[0]):
-                        together = _stacked(runs, batches, mode)
-                except _Unfit:
-                    raise
-                except Exception as error:
-                    reasons.append(_brief(error))
-                    continue
-                after = [_buffers(run) for run in runs]
-            if why := _unlike(alone, together) or _unlike_buffers(buffers, after):
-                reasons.append(why)
-                continue
-            return mode
+            try:
+                why = _difference_in_a_step(runs, mode)
+            except _Unfit:
+                raise
+            except Exception as error:
+                why = _brief(error)
+            if not why:
+                return mode
+            reasons.append(why)
         raise _Unfit(reasons[0])
+
+    def _difference_after_steps(self, mode: Mode) -> str:
+        """Say how steps with everything that belongs to them, optimizer and average and all, move two models otherwise."""
+        alone = [self._build_one(number).trainer.run for number in range(2)]
+        stacked = [self._build_one(number).trainer.run for number in range(2)]
+        before = [_weights(run) for run in alone]
+        stack = Stack(stacked, mode, evaluates=False)
+        try:
+            for last in (False, True):
+                for run in alone:
+                    batches = [_batch(run, last=last) for _ in range(run.accumulate)]
+                    run.optimization.step(batches, LossSums(run.optimization.criterion))
+                rows = torch.stack([_positions(run, last=last) for run in stacked])
+                stack.step([rows] * stacked[0].accumulate)
+                for run in stacked:
+                    run.optimization.learning_rate.after_step()
+                stack.rates_change()
+        finally:
+            stack.release()
+        for start, one, other in zip(before, alone, stacked, strict=True):
+            moved, apart = _weights(one) - start, _weights(one) - _weights(other)
+            if not float(apart.norm()) <= _APART * float(moved.norm()):
+                return "some steps in a stack move the weights otherwise than alone"
+        return ""
+
+    def _look_at_metric(self) -> None:
+        run = self._runs[0]
+        if not run.collects or run.metric.takes_column:
+            return
+        with torch.no_grad():
+            run.model.eval()
+            inputs, targets = _batch(run)
+            output = full_precision(split_output(run.model(inputs))[0])
+        with _no_random_numbers_of_its_own("its metric"):
+            run.metric(output, targets)
 
     def _is_exact(self, mode: Mode) -> bool:
         """Tell whether the first task's steps are the same, bit for bit, in stacks of one, two and more.
@@ -263,9 +317,9 @@ class _Trial:
         """
         runs = self._runs[:_EXACT]
         for last in (False, True):
-            batches = [_batch(run, last=last) for run in runs]
             found = []
             for count in range(1, len(runs) + 1):
+                batches = [_batch(run, last=last) for run in runs]
                 with _put_back(runs[:count]):
                     losses, penalties, gradients = _stacked(runs[:count], batches[:count], mode)
                     found.append([losses[0], penalties[0], *(g[0] for g in gradients.values() if g is not None)])
@@ -280,12 +334,17 @@ class _Trial:
         if mode == "gradient":
             return False
         runs = self._runs[:2]
-        batches = [_batch(run) for run in runs]
         alone = []
-        for run, batch in zip(runs, batches, strict=True):
+        for run in runs:
             run.model.eval()
-            with torch.no_grad(), run.optimization.precision.autocast():
-                alone.append(full_precision(split_output(run.model(batch[0]))[0]))
+            with (
+                torch.no_grad(),
+                run.optimization.precision.autocast(),
+                _no_random_numbers_of_its_own(),
+                _no_change_of_attributes(run),
+            ):
+                alone.append(full_precision(split_output(run.model(_batch(run)[0]))[0]))
+        batches = [_batch(run) for run in runs]
         first = runs[0].optimization
         model = StackedModel([run.model for run in runs], first.criterion, first.precision.autocast, mode)
         try:
@@ -296,7 +355,7 @@ class _Trial:
         finally:
             model.release()
         return all(
-            close(one, other[k])
+            close(one, other[k], coarse=_is_coarse(runs[0]))
             for k, output in enumerate(alone)
             for one, other in zip(_leaves(output), _leaves(together), strict=True)
         )
@@ -396,7 +455,34 @@ def _leaves(value: Any) -> list[Tensor]:
     return found
 
 
-def _unlike(alone: Sequence[Sequence[Tensor]], together: Gradients) -> str:
+def _difference_in_a_step(runs: Sequence[TrainingRun], mode: Mode) -> str:
+    """Say in what a step of some as one differs from the step of each alone, for a whole batch and for the last one."""
+    for last in (False, True):
+        with _put_back(runs):
+            alone = [_alone(run, _batch(run, last=last)) for run in runs]
+            buffers = [_buffers(run) for run in runs]
+        with _put_back(runs):
+            with _no_random_numbers_of_its_own(), _no_change_of_attributes(runs[0]):
+                together = _stacked(runs, [_batch(run, last=last) for run in runs], mode)
+            after = [_buffers(run) for run in runs]
+        coarse = _is_coarse(runs[0])
+        if why := _unlike(alone, together, coarse) or _unlike_buffers(buffers, after, coarse):
+            return why
+    return ""
+
+
+def _is_coarse(run: TrainingRun) -> bool:
+    return run.optimization.precision.resolved != "fp32"
+
+
+def _weights(run: TrainingRun) -> Tensor:
+    """Return all weights that learn, and their averages, as one vector."""
+    average = run.optimization.average
+    tensors = [p for p in run.model.parameters() if p.requires_grad] + (average.values if average is not None else [])
+    return torch.cat([tensor.detach().reshape(-1).double().cpu() for tensor in tensors])
+
+
+def _unlike(alone: Sequence[Sequence[Tensor]], together: Gradients, coarse: bool) -> str:
     losses, penalties, gradients = together
     found = [gradient for gradient in gradients.values() if gradient is not None]
     for k, (loss, penalty, *own) in enumerate(alone):
@@ -407,15 +493,15 @@ def _unlike(alone: Sequence[Sequence[Tensor]], together: Gradients) -> str:
             ("penalty", penalty, penalties[k]),
             *(("gradient", one, other[k]) for one, other in zip(own, found, strict=True)),
         ):
-            if not close(one, other):
+            if not close(one, other, coarse=coarse):
                 return f"the {what} of a step in a stack is not the one alone"
     return ""
 
 
-def _unlike_buffers(alone: Sequence[dict[str, Tensor]], together: Sequence[dict[str, Tensor]]) -> str:
+def _unlike_buffers(alone: Sequence[dict[str, Tensor]], together: Sequence[dict[str, Tensor]], coarse: bool) -> str:
     for one, other in zip(alone, together, strict=True):
         for name, buffer in one.items():
-            if name not in other or buffer.shape != other[name].shape or not close(buffer, other[name]):
+            if name not in other or buffer.shape != other[name].shape or not close(buffer, other[name], coarse=coarse):
                 return f"its buffer {name} changes otherwise in a stack than alone"
     return ""
 
@@ -443,30 +529,30 @@ def _put_back(runs: Sequence[TrainingRun]) -> Iterator[None]:
 
 
 @contextmanager
-def _no_random_numbers_of_its_own() -> Iterator[None]:
+def _no_random_numbers_of_its_own(whose: str = "its model or criterion") -> Iterator[None]:
     before = _random_state()
     yield
     if _random_state() != before:
-        raise _Unfit("its model or criterion draws random numbers of its own; only torch.nn's layers of dropout may")
+        raise _Unfit(f"{whose} draws random numbers of its own; only torch.nn's layers of dropout may")
 
 
 def _random_state() -> list[bytes]:
     """Return the state of the process's generators, to be compared."""
     state = capture({})
-    return [
-        repr(state["python"][::2]).encode(),
-        *(tensor.numpy().tobytes() for tensor in _leaves(list(state.values()))),
-    ]
+    rest = (state["python"][::2], state["numpy"][2:])
+    return [repr(rest).encode(), *(tensor.numpy().tobytes() for tensor in _leaves(list(state.values())))]
 
 
 @contextmanager
 def _no_change_of_attributes(run: TrainingRun) -> Iterator[None]:
-    before = plain_attributes(run.model)
+    owners = (run.model, run.optimization.criterion)
+    before = [plain_attributes(owner) for owner in owners]
     yield
-    after = plain_attributes(run.model)
-    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-    if changed:
-        raise _Unfit(f"its model changes {', '.join(changed)} as it learns")
+    for known, owner in zip(before, owners, strict=True):
+        now = plain_attributes(owner)
+        changed = sorted(name for name in known.keys() | now.keys() if known.get(name) != now.get(name))
+        if changed:
+            raise _Unfit(f"{', '.join(changed[:3])} changes as the model learns")
 
 
 def _wait(device: torch.device) -> None:

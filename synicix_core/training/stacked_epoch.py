@@ -51,6 +51,11 @@ class StackedEpoch:
         self._samples = int(sums[0]["samples"])
 
     @property
+    def was_read(self) -> bool:
+        """Whether the epoch had been read to its end before: these trainings were stopped between that and the next one."""
+        return not self._examples
+
+    @property
     def is_over(self) -> bool:
         """Whether all examples were used."""
         return self._next >= self._examples

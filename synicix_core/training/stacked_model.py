@@ -16,10 +16,11 @@ from synicix_core.training.closeness import close
 from synicix_core.training.dropout import TaskDropout
 from synicix_core.training.flat import Flat
 from synicix_core.training.recorded_step import RecordedStep
+from synicix_core.training.resident import ResidentTier
 from synicix_core.training.tier_pass import criterion_loss
 from synicix_core.training.timing import BACKWARD, FORWARD, TRAINING
 
-__all__ = ["Gradients", "Mode", "StackedModel"]
+__all__ = ["Gradients", "Mode", "StackedModel", "too_much_output"]
 
 Mode = Literal["forward", "gradient"]
 """What is batched: the forward pass, so that one ordinary backward pass follows, or the gradient of each model.
@@ -29,6 +30,15 @@ The first is faster; the second knows more operations, such as those of ``nn.GRU
 
 Gradients = tuple[Tensor, Tensor, dict[str, Tensor | None]]
 """Losses (models,), penalties (models,), and by parameter the gradients (models, *shape); None where it takes no part."""
+
+
+_MOST_OUTPUT = 256 << 20
+"""Bytes of targets, for all models together, above which outputs of a whole tier are collected for one model at a time."""
+
+
+def too_much_output(models: int, tier: ResidentTier) -> bool:
+    """Tell whether the outputs of so many models for a tier, taken to be as large as the targets, are too much for memory."""
+    return models * tier.target_bytes > _MOST_OUTPUT
 
 
 class StackedModel:

@@ -16,9 +16,9 @@ __all__ = ["StackedOptimizer", "stack_optimizers"]
 
 _ALIKE = {
     Adam: ("eps", "amsgrad", "maximize", "decoupled_weight_decay", "capturable", "differentiable"),
-    SGD: ("momentum", "dampening", "nesterov", "maximize", "differentiable"),
+    SGD: ("dampening", "nesterov", "maximize", "differentiable"),
 }
-"""What must be the same in all of them; learning rate, weight decay and betas may differ."""
+"""What must be the same in all of them; learning rate, weight decay, betas and momentum may differ."""
 
 
 class StackedOptimizer(Protocol):
@@ -69,6 +69,7 @@ def _alike(optimizers: Sequence[Optimizer], names: Sequence[str]) -> bool:
         and not _has_hooks(optimizer)
         and all(optimizer.param_groups[0].get(name) == first.get(name) for name in names)
         and all(isinstance(optimizer.param_groups[0][name], int | float) for name in ("lr", "weight_decay"))
+        and bool(optimizer.param_groups[0].get("momentum")) == bool(first.get("momentum"))
         for optimizer in optimizers
     )
 
@@ -101,7 +102,8 @@ class _OneByOne:
         """Make a step."""
         for k, (optimizer, own) in enumerate(zip(self.optimizers, self.owned, strict=True)):
             for name, gradient in gradients.items():
-                own[name].grad = None if gradient is None else gradient[k]
+                # Laid out as the parameter is: torch's kernels rely on that, and autograd under vmap need not care.
+                own[name].grad = None if gradient is None else gradient[k].contiguous()
             optimizer.step()
             optimizer.zero_grad()
 
@@ -132,6 +134,7 @@ class _InOneBlock(_OneByOne, ABC):
         names: Sequence[str],
     ) -> None:
         super().__init__(optimizers, owned)
+        self._apart = False
         self._weights = weights
         self._gradients = torch.zeros_like(weights.block)
         self.state: dict[str, Tensor] = {}
@@ -160,7 +163,9 @@ class _InOneBlock(_OneByOne, ABC):
     def step(self, gradients: Mapping[str, Tensor | None]) -> None:
         """Make a step."""
         found = [gradient for gradient in gradients.values() if gradient is not None]
-        if len(found) < len(gradients):  # what takes no part has no step to make
+        if self._apart or len(found) < len(gradients):
+            # What takes no part has no step to make, and then the parameters of a model no longer count the same steps.
+            self._apart = True
             super().step(gradients)
             return
         with torch.no_grad():
@@ -203,7 +208,18 @@ class _StackedAdam(_InOneBlock):
         for k, (optimizer, own) in enumerate(zip(optimizers, owned, strict=True)):
             for index, parameter in enumerate(own.values()):
                 optimizer.state[parameter]["step"] = self._steps[k, index]
-        keys = [(*o.param_groups[0]["betas"], *row) for o, row in zip(optimizers, self._steps.tolist(), strict=True)]
+        self._apart = any(len(set(row)) > 1 for row in self._steps.tolist())
+        self._find_runs()
+
+    def rates_change(self) -> None:
+        """Look at learning rates, weight decays and betas again."""
+        super().rates_change()
+        if hasattr(self, "_steps"):
+            self._find_runs()
+
+    def _find_runs(self) -> None:
+        counts = self._steps[:, 0].tolist()
+        keys = [(*o.param_groups[0]["betas"], count) for o, count in zip(self.optimizers, counts, strict=True)]
         self._runs = _runs_of_equals(keys)
 
     def _step(self, weights: Tensor, gradients: Tensor) -> None:
@@ -239,14 +255,20 @@ class _StackedSGD(_InOneBlock):
 
     def __init__(self, optimizers: Sequence[Optimizer], weights: Flat, owned: Sequence[Mapping[str, Tensor]]) -> None:
         group = optimizers[0].param_groups[0]
-        self._momentum, self._nesterov = float(group["momentum"]), bool(group["nesterov"])
+        self._has_momentum, self._nesterov = bool(group["momentum"]), bool(group["nesterov"])
         # A buffer of zeros becomes the gradient in the first step, as torch's does.
-        super().__init__(optimizers, weights, owned, ("momentum_buffer",) if self._momentum else ())
+        super().__init__(optimizers, weights, owned, ("momentum_buffer",) if self._has_momentum else ())
+
+    def rates_change(self) -> None:
+        """Look at learning rates, weight decays and momenta again."""
+        super().rates_change()
+        momenta = [[float(optimizer.param_groups[0]["momentum"])] for optimizer in self.optimizers]
+        self._momentum = torch.tensor(momenta, dtype=torch.float64).to(self.rate.device, self.rate.dtype)
 
     def _step(self, weights: Tensor, gradients: Tensor) -> None:
         if self.decays:
             gradients += weights * self.decay
-        if self._momentum:
+        if self._has_momentum:
             buffer = self.state["momentum_buffer"].mul_(self._momentum).add_(gradients)
             gradients = gradients + buffer * self._momentum if self._nesterov else buffer
         weights -= gradients * self.rate

@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import SequentialSampler
 
 from synicix_core.training.batches import concatenate, map_tensors
 from synicix_core.training.build import make_tier_loader
 from synicix_core.training.loaders import TaskDataLoader
+from synicix_core.training.random_state import derive_seed, seed_everything
 from synicix_core.training.resident import ResidentTier
 from synicix_core.training.spec import TIERS
-from synicix_core.training.stacked_model import StackedModel
+from synicix_core.training.stacked_model import StackedModel, too_much_output
 from synicix_core.training.task_run import TaskRun
 from synicix_core.training.tier_pass import evaluation_positions
 from synicix_core.training.torch_state import set_float32_precision
@@ -40,6 +42,9 @@ def stacked_scores(tasks: Sequence[TaskRun]) -> list[Scores] | None:
     held = [tier for tier in TIERS if len(first.tiers.datasets[tier])]
     if any(loaders[tier] is None for tier in held) or any(metric.takes_column for metric in first.metrics.values()):
         return None
+    largest = [resident for resident in first.tiers.resident.values() if resident is not None]
+    if any(too_much_output(len(tasks), resident) for resident in largest):
+        return None
     set_float32_precision(tf32=False)
     for task in tasks:
         task.trainer.load_best_performing_model()
@@ -49,7 +54,10 @@ def stacked_scores(tasks: Sequence[TaskRun]) -> list[Scores] | None:
         for tier in held:
             outputs, targets = _read(model, loaders[tier], first.tiers.resident[tier])
             for task, own, found in zip(tasks, scores, outputs, strict=True):
-                own[tier] = {name: _finite(metric(found, targets)) for name, metric in task.metrics.items()}
+                # As alone, whatever a metric draws or does to what it is given.
+                seed_everything(derive_seed(task.spec.seed, f"score:{tier}"))
+                its_own = map_tensors(torch.clone, targets)
+                own[tier] = {name: _finite(metric(found, its_own)) for name, metric in task.metrics.items()}
     finally:
         model.release()
     return scores

@@ -58,7 +58,7 @@ def open_tiers(spec: TaskSpec, parts: TaskParts, device: torch.device) -> Tiers:
         If it cannot be read or has no training or validation examples.
     """
     key = (spec.dataset.provider, spec.dataset_sha256, spec.dataset_path, str(device), _canonical(spec.dataset.params))
-    if spec.dataset_sha256 and key in _held:
+    if spec.dataset_sha256 and spec.resident_share and key in _held:
         _held.move_to_end(key)
         return _held[key]
     datasets = {tier: make_dataset(parts.dataset, spec.dataset_path, tier, spec.dataset.params) for tier in TIERS}

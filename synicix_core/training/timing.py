@@ -278,6 +278,7 @@ class Share(Stopwatch):
     def describe(self) -> dict[str, Any]:
         """See `Stopwatch`."""
         self._of.deal([self])
+        self.profiled = self._of.profiled
         return super().describe()
 
 

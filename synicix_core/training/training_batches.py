@@ -105,6 +105,11 @@ class TrainingBatches:
     def _state(self) -> dict[str, Any]:
         return random_state.capture(self._generators, self.process_state)
 
+    @property
+    def read_whole(self) -> bool:
+        """Whether the epoch was read to its end."""
+        return self._read_whole
+
     def finish(self) -> None:
         """Note that the epoch was read to its end, at which samplers may draw numbers, too."""
         self._read_whole = True

@@ -154,6 +154,8 @@ class TrainingRun:
         self.stopwatch.next_step()
         batches = self.batches.epoch(self.epochs, self.step, self.raise_if_stopped)
         while window := list(islice(batches, self.accumulate)):
+            if len(window) < self.accumulate:
+                self.batches.finish()  # to find that out, the sampler was read to its end
             self.optimization.step(window, self.sums)
             if not self.after_step(len(window)):
                 return

@@ -19,7 +19,7 @@ UNFIT = {
     "Noisy": "random",
     "NumpyNoise": "draws random numbers of its own",
     "PythonNoise": "draws random numbers of its own",
-    "Counting": "changes .steps as it learns",
+    "Counting": "steps changes as the model learns",
     "Reassigning": "buffer seen",
     "Hooked": "hooks",
 }
