@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -86,8 +87,11 @@ def _close(expected: list[torch.Tensor], found: list[torch.Tensor], tolerance: f
 def _untouched(optimization: Optimization) -> Iterator[None]:
     """Put buffers, plain attributes and random generators back afterwards."""
     modules = list(optimization.model.modules())
-    plain = [{name: value for name, value in vars(module).items() if _is_plain(value)} for module in modules]
-    held = [optimization.dropout, *(value for module in modules for value in vars(module).values())]
+    criterion = optimization.criterion
+    modules += list(criterion.modules()) if isinstance(criterion, torch.nn.Module) else []
+    owners = [owner for owner in (*modules, criterion) if hasattr(owner, "__dict__")]
+    plain = [{name: copy.deepcopy(value) for name, value in vars(owner).items() if _is_plain(value)} for owner in owners]
+    held = [optimization.dropout, *(value for owner in owners for value in vars(owner).values())]
     generators = {str(index): value for index, value in enumerate(held) if isinstance(value, torch.Generator)}
     buffers = [
         (module, name, buffer, buffer.detach().clone())
@@ -104,9 +108,13 @@ def _untouched(optimization: Optimization) -> Iterator[None]:
             for module, name, buffer, value in buffers:
                 module._buffers[name] = buffer
                 buffer.copy_(value)
-        for module, attributes in zip(modules, plain, strict=True):
-            vars(module).update(attributes)
+        for owner, attributes in zip(owners, plain, strict=True):
+            vars(owner).update(attributes)
 
 
 def _is_plain(value: Any) -> bool:
+    if type(value) in (list, tuple, set):
+        return all(map(_is_plain, value))
+    if type(value) is dict:
+        return all(map(_is_plain, value.values()))
     return value is None or isinstance(value, bool | int | float | str)

@@ -291,6 +291,8 @@ class _Trial:
                 for run in stacked:
                     run.optimization.learning_rate.after_step()
                 stack.rates_change()
+            if not stack.model.is_intact():
+                return "its optimizer, or its model, puts new tensors in the place of those that learn"
         finally:
             stack.release()
         for start, one, other in zip(before, alone, stacked, strict=True):
@@ -334,6 +336,7 @@ class _Trial:
         if mode == "gradient":
             return False
         runs = self._runs[:2]
+        inputs, targets = _batch(runs[0])
         alone = []
         for run in runs:
             run.model.eval()
@@ -343,13 +346,13 @@ class _Trial:
                 _no_random_numbers_of_its_own(),
                 _no_change_of_attributes(run),
             ):
-                alone.append(full_precision(split_output(run.model(_batch(run)[0]))[0]))
-        batches = [_batch(run) for run in runs]
+                alone.append(full_precision(split_output(run.model(map_tensors(torch.clone, inputs)))[0]))
         first = runs[0].optimization
         model = StackedModel([run.model for run in runs], first.criterion, first.precision.autocast, mode)
         try:
-            inputs, targets = (_stack_nested([batch[part] for batch in batches]) for part in (0, 1))
-            together, _ = model.outputs(inputs, targets)
+            together, _ = model.outputs(
+                *(map_tensors(lambda tensor: tensor.expand(2, *tensor.shape), part) for part in (inputs, targets))
+            )
         except Exception:  # whatever it is: then each is measured alone
             return False
         finally:

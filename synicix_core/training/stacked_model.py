@@ -111,6 +111,16 @@ class StackedModel:
             for tensor in (*model.parameters(), *model.buffers()):
                 tensor.data = tensor.detach().clone()
 
+    def is_intact(self) -> bool:
+        """Tell whether the models' tensors are still parts of the stacked ones: an optimizer may have put others there."""
+        return all(
+            own.data_ptr() == stacked[k].data_ptr()
+            for k, model in enumerate(self.models)
+            for names, tensors in ((model.named_parameters(), self.parameters), (model.named_buffers(), self.buffers))
+            for name, own in names
+            if (stacked := tensors.get(name)) is not None and own.numel()
+        )
+
     def copy_of(self, k: int) -> dict[str, Tensor]:
         """Return copies of the tensors of one model."""
         return {name: tensor[k].detach().clone() for name, tensor in (*self.parameters.items(), *self.buffers.items())}

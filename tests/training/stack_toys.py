@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import random
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from synicix_core import DatasetProvider, ModelProvider, OptimizerProvider, SamplerProvider, builtin
+from synicix_core import (
+    CriterionProvider,
+    DatasetProvider,
+    MetricProvider,
+    ModelProvider,
+    OptimizerProvider,
+    SamplerProvider,
+    builtin,
+)
 from synicix_core.registry import Registry
 from synicix_core.training.group import Member, run_group
 from synicix_core.training.saved_files import load_plain
@@ -277,20 +286,24 @@ HERE = __name__
 
 
 def stack_registry() -> Registry:
-    """Return the core's providers and those of this module."""
+    """Return the core's providers, those of this module and those of `stack_traps`."""
+    from tests.training import stack_traps as traps
+
     core = EntryPoint(Distribution("synicix-core", "0.1.0"), "core", "synicix_core.builtin", builtin)
     providers = (
         *(DatasetProvider(c.__name__, target=f"{HERE}:{c.__name__}") for c in (Held, Unheld)),
         *(ModelProvider(c.__name__, target=f"{HERE}:{c.__name__}") for c in MODELS),
         SamplerProvider("Backwards", target=Backwards),
         OptimizerProvider("Plain", target=f"{HERE}:Plain"),
+        *(ModelProvider(c.__name__, target=f"{traps.__name__}:{c.__name__}") for c in traps.MODELS),
+        OptimizerProvider("Replacing", target=f"{traps.__name__}:Replacing"),
+        CriterionProvider("CountingLoss", target=f"{traps.__name__}:CountingLoss"),
+        MetricProvider("bootstrap", target=f"{traps.__name__}:Bootstrap", higher_is_better=False),
+        MetricProvider("spoiling", target=f"{traps.__name__}:Spoiling", higher_is_better=False),
     )
     found = registry(core, plugin("toys", *providers))
     assert not found.problems
     return found
-
-
-REGISTRY = stack_registry()
 
 
 def stack_spec(directory: Path, number: int = 0, trainer: dict[str, Any] | None = None, **changes: Any) -> TaskSpec:
@@ -314,6 +327,18 @@ def stack_spec(directory: Path, number: int = 0, trainer: dict[str, Any] | None 
     return toy_spec(directory, **settled | changes)
 
 
+@functools.cache
+def the_registry() -> Registry:
+    """Return the one registry of these tests."""
+    return stack_registry()
+
+
+def __getattr__(name: str) -> Any:
+    if name == "REGISTRY":
+        return the_registry()
+    raise AttributeError(name)
+
+
 def with_model(spec: TaskSpec, name: str, **params: Any) -> TaskSpec:
     """Return the task with another model."""
     return dataclasses.replace(spec, model=Component("model", f"toys/{name}", params))
@@ -329,7 +354,7 @@ def train_together(specs: list[TaskSpec], observers: list[Recorder] | None = Non
         ends[index] = how
 
     members = [Member(spec, observer) for spec, observer in zip(specs, observers, strict=True)]
-    run_group(members, REGISTRY, size=len(specs), ended=ended)
+    run_group(members, the_registry(), size=len(specs), ended=ended)
     return [ends[index] for index in range(len(specs))]
 
 
