@@ -52,6 +52,8 @@ class WorkerSettings:
     """
     fuse: str | int = "auto"
     """How many tasks that are alike are trained together: ``auto``, ``off``, or a number from 2 on."""
+    devices_per_task: int = 1
+    """How many devices train one task: the worker's, and those that follow it. Above 1 every task is trained by itself."""
 
     resident_share: float = 0.25
     """Datasets that have ``tensors()``, and take no more than this share of the device's free memory, are put there whole and
@@ -59,7 +61,12 @@ class WorkerSettings:
 
     @property
     def group_size(self) -> int | None:
-        """Number of tasks to train together that somebody named; None where ``fuse`` is ``auto``, 1 where it is ``off``."""
+        """Number of tasks to train together that somebody named; None where ``fuse`` is ``auto``, 1 where it is ``off``.
+
+        A task of several devices is always trained by itself.
+        """
+        if self.devices_per_task > 1:
+            return 1
         return None if self.fuse == "auto" else 1 if self.fuse == "off" else int(self.fuse)
 
     def with_fuse(self, fuse: str | int) -> WorkerSettings:
@@ -186,6 +193,7 @@ TEMPLATE = """\
 # checkpoint_epochs = 0               # a checkpoint after so many epochs, too; 0: by time alone
 # threads = 1                         # CPU threads of one worker; 0 leaves the choice to torch
 # fuse = "auto"                       # tasks that are alike are trained together: "auto", "off" or how many
+# devices_per_task = 1                # GPUs to train one task on; above 1 tasks are trained one by one
 # resident_share = 0.25               # datasets up to this share of the free memory stay on the device; 0: none does
 """
 
@@ -254,6 +262,7 @@ _SETTINGS = (
     _Setting("worker.checkpoint_epochs", int, "an integer from 0 on", lambda value: value >= 0),
     _Setting("worker.threads", int, "an integer from 0 on", lambda value: value >= 0),
     _Setting("worker.fuse", str, '"auto", "off" or an integer from 2 on', _is_fuse),
+    _Setting("worker.devices_per_task", int, "an integer from 1 on", lambda value: value >= 1),
     _Setting("worker.resident_share", float, "a number from 0 to 0.9", lambda value: 0 <= value <= 0.9),
 )
 _BY_KEY = {setting.key: setting for setting in _SETTINGS}

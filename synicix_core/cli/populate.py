@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 from click.core import ParameterSource
 
+from synicix_core.cli.device_sets import find_overlap
 from synicix_core.cli.json_output import print_json
 from synicix_core.cli.profile_option import profile_option, profile_path
 from synicix_core.cli.project import Command, Place, json_option, pass_place, where_option
@@ -88,6 +89,9 @@ class WorkerCommand(Command):
 @click.option(
     "--fuse", "worker_fuse", metavar="auto|off|N", help="Train tasks that are alike together: so many, or as measured."
 )
+@click.option(
+    "--devices-per-task", "worker_devices_per_task", type=click.IntRange(min=1), help="Train each task on so many GPUs."
+)
 @click.option("--threads", "worker_threads", type=click.IntRange(min=0), help="CPU threads; 0 leaves them to torch.")
 @click.option(
     "--resident-share",
@@ -147,6 +151,8 @@ def populate(
     if planned:
         with _exit_code(ctx, ConfigurationError, EXIT_MISCONFIGURED):
             settings = place.settings(**overrides)
+        if overlap := find_overlap([on for _, on in planned], settings.worker.devices_per_task):
+            raise _MistakenFlag(overlap, ctx)
         fleet = run_fleet(worker_command(ctx, place), planned, settings, max_tasks, max_seconds)
         _finish(ctx, fleet, begun, as_json=as_json, by=f" by {count(len(planned), 'worker')}")
     options = WorkerOptions(

@@ -16,11 +16,16 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from synicix_core.errors import SynicixError
 from synicix_core.runner.channel import Channel
+from synicix_core.runner.ranks import QUIET, Ranks
 from synicix_core.runner.stops import PROGRESS_SECONDS, Stops
+
+if TYPE_CHECKING:
+    from synicix_core.runner.parallel_training import ParallelTraining
+    from synicix_core.training.spec import TaskSpec
 
 __all__ = ["main"]
 
@@ -33,6 +38,11 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     faulthandler.enable()
     channel = Channel(int(sys.argv[1]), int(sys.argv[2]))
+    threads, devices = int(sys.argv[4]), int(sys.argv[5])
+    ranks = None
+    if devices > 1:
+        os.environ.update({**QUIET, **os.environ})
+        ranks = Ranks(devices)  # before anything else, since they have as much to import
     tasks: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     stops = Stops()
     threading.Thread(target=_listen, args=(channel, tasks, stops), daemon=True).start()
@@ -41,7 +51,11 @@ def main() -> None:
         from synicix_core.runner.device import use_device
         from synicix_core.training.run import run_task
 
-        device, description = use_device(sys.argv[3], int(sys.argv[4]))
+        device, description = use_device(sys.argv[3], threads)
+        tell = functools.partial(_tell, channel)
+        several = _Several(device, threads, tell)
+        if ranks is not None:
+            several.start(ranks)
     except Exception as error:
         what = str(error) if isinstance(error, SynicixError) else f"{type(error).__name__}: {error}"
         _tell(channel, {"type": "unusable", "error": what, "stack": traceback.format_exc()})
@@ -50,15 +64,45 @@ def main() -> None:
     while True:
         work = tasks.get()
         if work["type"] == "task":
-            _train(channel, work, stops, run_task)
+            _train(channel, work, stops, run_task, several)
         else:
             from synicix_core.runner.group_training import plan, train
 
-            tell = functools.partial(_tell, channel)
             if work["type"] == "plan":
                 plan(work, tell)
             else:
                 train(work, tell, stops)
+
+
+class _Several:
+    """What trains with several devices, from the first task on that wants it."""
+
+    def __init__(self, device: str, threads: int, tell: Callable[[dict[str, Any]], None]) -> None:
+        self._device = device
+        self._threads = threads
+        self._tell = tell
+        self._training: ParallelTraining | None = None
+
+    def start(self, ranks: Ranks) -> ParallelTraining:
+        from synicix_core.runner.parallel_training import ParallelTraining
+
+        try:
+            self._training = ParallelTraining(ranks, self._device, self._threads, self._tell)
+        except BaseException:
+            ranks.close()
+            raise
+        return self._training
+
+    def train(self, spec: TaskSpec, observer: _Observer) -> bool:
+        """Train a task, or say why one device has to do, and return False."""
+        from synicix_core.registry import get_registry
+        from synicix_core.training.rank import why_alone
+
+        if why := why_alone(spec, get_registry()):
+            observer.note(f"{spec.task[:8]} is trained on one device of {spec.devices}: {why}.")
+            return False
+        (self._training or self.start(Ranks(spec.devices))).train(spec, observer)
+        return True
 
 
 class _Observer:
@@ -105,7 +149,9 @@ def _listen(channel: Channel, tasks: queue.SimpleQueue[dict[str, Any]], stops: S
     _end()
 
 
-def _train(channel: Channel, message: dict[str, Any], stops: Stops, run_task: Callable[..., Any]) -> None:
+def _train(
+    channel: Channel, message: dict[str, Any], stops: Stops, run_task: Callable[..., Any], several: _Several
+) -> None:
     from synicix_core.registry import get_registry
     from synicix_core.runner.executor_ends import failed, interrupted
     from synicix_core.training.contract import TrainingInterrupted
@@ -114,7 +160,10 @@ def _train(channel: Channel, message: dict[str, Any], stops: Stops, run_task: Ca
     state = TaskState()
     try:
         spec = TaskSpec.from_wire(message["spec"])
-        outcome = run_task(spec, get_registry(), _Observer(channel, stops), state=state)
+        observer = _Observer(channel, stops)
+        if spec.devices > 1 and several.train(spec, observer):
+            return
+        outcome = run_task(spec, get_registry(), observer, state=state)
         _tell(channel, {"type": "done", "outcome": outcome.to_wire()})
     except TrainingInterrupted:
         _tell(channel, interrupted(state))

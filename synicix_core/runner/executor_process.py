@@ -66,6 +66,8 @@ class ExecutorProcess:
         Device it is to use, as torch names it, or ``auto``.
     threads : int
         CPU threads if that is the CPU; 0 leaves the choice to torch.
+    devices : int
+        How many devices a task is trained on, `device` and those after it.
 
     Attributes
     ----------
@@ -73,7 +75,7 @@ class ExecutorProcess:
         The device it found, and what people call it.
     """
 
-    def __init__(self, device: str, threads: int) -> None:
+    def __init__(self, device: str, threads: int, devices: int = 1) -> None:
         theirs_reads, ours_writes = os.pipe()
         ours_reads, theirs_writes = os.pipe()
         self.process = subprocess.Popen(
@@ -81,7 +83,7 @@ class ExecutorProcess:
                 sys.executable,
                 "-m",
                 "synicix_core.runner.executor",
-                *map(str, (theirs_reads, theirs_writes, device, threads)),
+                *map(str, (theirs_reads, theirs_writes, device, threads, devices)),
             ],
             stdin=subprocess.DEVNULL,
             # What a trainer prints must not mix with what the command prints.

@@ -457,7 +457,7 @@ class Supervisor:
     def _start_executor(self) -> None:
         """Start an executor and wait until it is ready; a signal ends the waiting and its life."""
         self._close_executor()
-        self._executor = ExecutorProcess(self._options.device, self._times.threads)
+        self._executor = ExecutorProcess(self._options.device, self._times.threads, self._times.devices_per_task)
         if not self._executor.wait_ready(self._interrupted):
             self._close_executor()
             return

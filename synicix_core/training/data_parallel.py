@@ -18,8 +18,9 @@ from synicix_core.errors import ConfigurationError, SynicixError
 from synicix_core.training.launch import ADDRESS
 from synicix_core.training.shares import Share
 
-__all__ = ["DataParallel", "join", "listen", "synchronised"]
+__all__ = ["DataParallel", "join", "left_out", "listen", "synchronised"]
 
+_store: Any = dist.TCPStore  # type: ignore[attr-defined]  # it is public, which torch's stubs do not say
 _START = timedelta(seconds=120)
 _FOREVER = timedelta(days=30)
 """A process that dies closes its connections, and whoever waits for it hears of that at once. How long one that lives takes is
@@ -136,18 +137,38 @@ def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
     )
 
 
-def listen(ranks: int) -> tuple[dist.TCPStore, int]:
+def left_out(compile: str, cuda_graphs: str) -> tuple[str, ...]:
+    """Return what a reader of the result should know of options of `NNTrainer` that several devices do without.
+
+    Raises
+    ------
+    ConfigurationError
+        If ``compile`` is ``"on"``.
+    """
+    if compile == "on":
+        raise ConfigurationError(
+            "this task cannot be trained on several devices",
+            why='its trainer is to compile the model (compile = "on"), which is done on one device only',
+            hint='Set compile to "auto" or "off", or train it on one device (devices_per_task = 1).',
+        )
+    notes = []
+    if compile == "auto":
+        notes.append("not compiled: several devices trained this")
+    if cuda_graphs == "auto":
+        notes.append("no CUDA graph: several devices trained this")
+    return tuple(notes)
+
+
+def listen(ranks: int) -> tuple[Any, int]:
     """Open, on rank 0, the store at which the ranks find each other; return it and its port, which the system chose."""
     with socket.create_server((ADDRESS, 0)) as server:
         port = server.getsockname()[1]
         # By default torch listens on every address of the machine, to whoever calls.
-        store = dist.TCPStore(
-            ADDRESS, port, ranks, True, _START, wait_for_workers=False, master_listen_fd=server.detach()
-        )
+        store = _store(ADDRESS, port, ranks, True, _START, wait_for_workers=False, master_listen_fd=server.detach())
     return store, port
 
 
-def join(rank: int, ranks: int, device: torch.device, port: int, store: dist.TCPStore | None = None) -> DataParallel:
+def join(rank: int, ranks: int, device: torch.device, port: int, store: Any | None = None) -> DataParallel:
     """Become one of the ranks, for as long as this process lives; returns when all have.
 
     Parameters
@@ -168,7 +189,7 @@ def join(rank: int, ranks: int, device: torch.device, port: int, store: dist.TCP
         torch.cuda.set_device(device)
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
-        store=store if store is not None else dist.TCPStore(ADDRESS, port, ranks, False, _START),
+        store=store if store is not None else _store(ADDRESS, port, ranks, False, _START),
         rank=rank,
         world_size=ranks,
         timeout=None if device.type == "cuda" else _FOREVER,

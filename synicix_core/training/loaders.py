@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import operator
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -16,8 +14,10 @@ from numpy.typing import NDArray
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler, SequentialSampler
 
 from synicix_core.errors import SynicixError
+from synicix_core.training.parent_death import die_with
 from synicix_core.training.random_state import derive_seed, new_generator, seed_cpu
 from synicix_core.training.resident import ResidentTier
+from synicix_core.training.shares import Share, Whole, shared
 
 __all__ = ["TaskDataLoader", "make_loader"]
 
@@ -43,12 +43,15 @@ class TaskDataLoader(DataLoader[Any]):
         Everything random that the loader draws from besides its own ``generator`` and those of its samplers.
     resident : ResidentTier or None
         The tier on the device.
+    share : Share or None
+        The part of each batch that is read and handed out, where several processes learn from it together; None is all of it.
     """
 
     after_batch: Callable[[], None] | None = None
     batch_seeds: torch.Generator | None = None
     further_generators: tuple[torch.Generator, ...] = ()
     resident: ResidentTier | None = None
+    share: Share | None = None
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -57,7 +60,10 @@ class TaskDataLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Yield the batches of one epoch."""
         if self.resident is not None:
-            return map(self.resident.take, self.positions())
+            positions = self.positions()
+            if self.share is not None:
+                positions = shared(positions, self.share, self._passes.latest.wholes.append)
+            return map(self.resident.take, positions)
         self._passes.latest = reading = _Pass()
         return _watched(super().__iter__(), reading, self.after_batch)
 
@@ -100,6 +106,11 @@ class TaskDataLoader(DataLoader[Any]):
         if type(self.sampler) is RandomSampler:
             torch.randperm(len(self.sampler), generator=self.sampler.generator)
 
+    def wholes(self, count: int) -> list[Whole]:
+        """Return what the last batches that were handed out, so many, were before they were cut; only with a `share`."""
+        latest = self._passes.latest
+        return latest.wholes[latest.handed_out - count : latest.handed_out]
+
     def column(self, name: str) -> NDArray[Any]:
         """Return a column of the dataset for the examples that were handed out in the latest pass, in their order.
 
@@ -138,8 +149,12 @@ class TaskDataLoader(DataLoader[Any]):
     @property
     def _index_sampler(self) -> Any:
         # What DataLoader reads, or sends to its processes, batch by batch.
-        indices = _Recorded(super()._index_sampler, self._passes)
-        return indices if not self.num_workers or self.batch_seeds is None else _Seeded(indices, self.batch_seeds)
+        indices: Any = _Recorded(super()._index_sampler, self._passes)
+        if self.share is not None:
+            indices = _Shared(indices, self.share, self._passes)
+        if not self.num_workers or self.batch_seeds is None:
+            return indices
+        return _Seeded(indices, self.batch_seeds, self.share.rank if self.share is not None else 0)
 
 
 def make_loader(
@@ -216,6 +231,7 @@ class _Pass:
 
     def __init__(self) -> None:
         self.batches: list[NDArray[np.int64] | None] = []
+        self.wholes: list[Whole] = []
         self.handed_out = 0
 
     def indices(self) -> NDArray[np.int64]:
@@ -249,6 +265,21 @@ class _Recorded:
     def __iter__(self) -> Iterator[Any]:
         # The pass is looked up now and not at the first batch: another may have begun by then.
         return _noting(self._indices, self._passes.latest)
+
+
+class _Shared:
+    """The part of each of a sampler's index lists that one of several processes reads."""
+
+    def __init__(self, indices: Any, share: Share, passes: _Passes) -> None:
+        self._indices = indices
+        self._share = share
+        self._passes = passes
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __iter__(self) -> Iterator[Any]:
+        return shared(self._indices, self._share, self._passes.latest.wholes.append)
 
 
 def _noting(indices: Iterable[Any], reading: _Pass) -> Iterator[Any]:
@@ -307,11 +338,12 @@ def _handed_out(
 
 
 class _Seeded:
-    """The index lists of a sampler, each with a seed for the process that will read it."""
+    """The index lists of a sampler, each with a seed for the process that will read it, another one for each rank."""
 
-    def __init__(self, indices: Any, generator: torch.Generator) -> None:
+    def __init__(self, indices: Any, generator: torch.Generator, rank: int) -> None:
         self._indices = indices
         self._generator = generator
+        self._suffix = f":{rank}" if rank else ""
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -320,7 +352,7 @@ class _Seeded:
         # Nothing is drawn before the first batch is asked for: DataLoader makes one iterator that it throws away.
         seed = int(torch.empty((), dtype=torch.int64).random_(generator=self._generator))
         for number, batch in enumerate(self._indices):
-            yield _SeededBatch(batch, derive_seed(seed, str(number)))
+            yield _SeededBatch(batch, derive_seed(seed, f"{number}{self._suffix}"))
 
 
 class _SeededBatch:
@@ -351,7 +383,8 @@ class _WorkerStart:
         # A scheduler signals every process of a job; the loader installs a handler of SIGTERM that ends the process.
         for number in self._deaf_to:
             signal.signal(number, signal.SIG_IGN)
-        _die_with(self._parent)
+        # Torch's own watch looks every five seconds only.
+        die_with(self._parent)
         # Again for each batch; here for whatever a dataset draws before the first.
         seed_cpu(derive_seed(self._seed, str(worker)))
         # The processes share the machine's cores already.
@@ -360,15 +393,6 @@ class _WorkerStart:
 
 def _is_ignored(number: int) -> bool:
     return signal.getsignal(number) is signal.SIG_IGN
-
-
-def _die_with(parent: int) -> None:
-    """Let the kernel end this process with its parent, where it can; torch's own watch looks every five seconds only."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before that
-            os._exit(1)
 
 
 def _watched(batches: Iterable[Any], reading: _Pass, after_batch: Callable[[], None] | None) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -14,10 +15,13 @@ from synicix_core.training.averaging import Average
 from synicix_core.training.compiling import Compilation, require_compiler
 from synicix_core.training.contract import TrainingContext
 from synicix_core.training.cuda_graphs import StepGraph, why_no_graph
+from synicix_core.training.data_parallel import left_out, synchronised
 from synicix_core.training.dropout import own_dropout
 from synicix_core.training.early_stopping import EarlyStopping
 from synicix_core.training.fused_kernels import build_optimizer, kernel_of
 from synicix_core.training.optimization import Optimization
+from synicix_core.training.parallel_optimization import ParallelOptimization
+from synicix_core.training.parallel_run import ParallelRun, dropout_seed
 from synicix_core.training.precision import Precision, resolve_precision
 from synicix_core.training.random_state import derive_seed, generators_of
 from synicix_core.training.saved_files import load_plain, save_state_dict
@@ -169,11 +173,18 @@ class NNTrainer:
         self.device = torch.device(device)
         self.model_save_path = model_save_path
         self.max_epoch = max_epoch
+        parallel = getattr(context, "data_parallel", None)  # a context of somebody else's need not have one
+        self._left_out: tuple[str, ...] = ()
+        if parallel is not None:
+            self._left_out = left_out(compile, cuda_graphs)
+            compile = cuda_graphs = "off"
         if compile == "on":
             require_compiler(self.device)
         self.precision: Precision = resolve_precision(precision, self.device)
         self.precision.apply()
         self.model = model_class(**model_class_params).to(self.device)
+        if parallel is not None:
+            self.model = synchronised(self.model, self.device)
         if channels_last:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
         dropout = _dropout_generator(context, self.device)
@@ -199,7 +210,12 @@ class NNTrainer:
             warmup_steps=warmup_steps,
             higher_is_better=metric.higher_is_better,
         )
-        optimization = Optimization(
+        make_optimization: Callable[..., Optimization] = Optimization
+        make_run: Callable[..., TrainingRun] = TrainingRun
+        if parallel is not None and context is not None:
+            make_optimization = partial(ParallelOptimization, parallel, train_dataloader)
+            make_run = partial(ParallelRun, parallel, context.seed)
+        optimization = make_optimization(
             self.model,
             self.criterion,
             self.optimizer,
@@ -224,7 +240,7 @@ class NNTrainer:
                 optimization.graph = StepGraph(optimization)
         drawn_from = [g for loader in (train_dataloader, validation_dataloader) for g in generators_of(loader)]
         generators = {str(index): generator for index, generator in enumerate(drawn_from)}
-        self.run = TrainingRun(
+        self.run = make_run(
             optimization,
             metric,
             EarlyStopping(early_stopping_patience or None, early_stopping_min_delta, metric.higher_is_better),
@@ -275,7 +291,7 @@ class NNTrainer:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the result should know."""
-        notes = []
+        notes = list(self._left_out)
         optimization = self.run.optimization
         if optimization.skipped_steps:
             notes.append(f"{optimization.skipped_steps} steps were skipped because a loss or gradient was not finite")
@@ -316,7 +332,8 @@ class NNTrainer:
         while not self.run.status:
             self.run.train_epoch()
             self.run.finish_epoch()
-        self.save()
+        if self.run.writes:
+            self.save()
 
     def save(self) -> None:
         """Write the weights to keep to ``model_save_path``."""
@@ -361,7 +378,9 @@ class NNTrainer:
 def _dropout_generator(context: TrainingContext | None, device: torch.device) -> torch.Generator | None:
     if context is None or device.type not in ("cpu", "cuda"):
         return None
-    return torch.Generator(device).manual_seed(derive_seed(context.seed, "dropout"))
+    parallel = getattr(context, "data_parallel", None)
+    purpose = dropout_seed(parallel.rank if parallel is not None else 0)
+    return torch.Generator(device).manual_seed(derive_seed(context.seed, purpose))
 
 
 def _length(loader: DataLoader[Any]) -> int | None:

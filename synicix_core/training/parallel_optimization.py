@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 
 from synicix_core.errors import ConfigurationError
 from synicix_core.training.batches import cut
@@ -31,7 +32,7 @@ class ParallelOptimization(Optimization):
     ----------
     parallel : DataParallel
         Which rank this is.
-    loader : TaskDataLoader
+    loader : DataLoader
         Gives this rank's part of each batch, and tells what the whole was.
     *arguments, **options
         As for `Optimization`.
@@ -43,7 +44,7 @@ class ParallelOptimization(Optimization):
         once.
     """
 
-    def __init__(self, parallel: DataParallel, loader: TaskDataLoader, *arguments: Any, **options: Any) -> None:
+    def __init__(self, parallel: DataParallel, loader: DataLoader[Any], *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         if self.parts > 1 and any(isinstance(module, torch.nn.SyncBatchNorm) for module in self.model.modules()):
             raise ConfigurationError(
@@ -51,6 +52,7 @@ class ParallelOptimization(Optimization):
                 why="the model has batch normalization, whose statistics are those of the whole batch",
                 hint="Take a smaller batch_size, or more devices.",
             )
+        assert isinstance(loader, TaskDataLoader)  # tasks have no others
         self._parallel = parallel
         self._loader = loader
         self._averaging = parallel.averaging(self.model)

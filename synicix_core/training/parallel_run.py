@@ -13,6 +13,7 @@ from synicix_core.training.loaders import TaskDataLoader
 from synicix_core.training.loss_sums import LossSums
 from synicix_core.training.random_state import capture, derive_seed, restore
 from synicix_core.training.tier_pass import TierPass
+from synicix_core.training.timing import OTHER
 from synicix_core.training.training_run import TrainingRun
 
 __all__ = ["ParallelRun", "dropout_seed"]
@@ -41,6 +42,7 @@ class ParallelRun(TrainingRun):
         self._others_wait = False
         self._of_ranks: list[Any] = []
         self._totals: dict[str, Any] = {}
+        self._rate: tuple[float, float] | None = None
 
     @property
     def writes(self) -> bool:
@@ -49,6 +51,10 @@ class ParallelRun(TrainingRun):
 
     def begin(self) -> None:
         """Go on from the checkpoint, if there is one: every rank reads it."""
+        device = self.optimization.device
+        if device.type == "cuda" and not self._parallel.is_first:
+            with torch.cuda.device(device):  # functional dropout draws from it
+                torch.cuda.manual_seed(derive_seed(self._seed, f"rank:{self._parallel.rank}"))
         super().begin()
         # Also so that rank 0 replaces no file that another rank still has to read.
         self._parallel.any(same=self.epochs << 32 | self.step)
@@ -67,6 +73,7 @@ class ParallelRun(TrainingRun):
         assert isinstance(self.batches.loader, TaskDataLoader)
         for whole in self.batches.loader.wholes(batches):
             read = (31 * read + whole.digest) % 2**40
+        self.stopwatch.switch(OTHER)  # the others may take longer
         lost, stop, due = self._parallel.any(lost, stop, due, same=read)
         if lost:
             return False
@@ -92,6 +99,7 @@ class ParallelRun(TrainingRun):
             self._follow()
             return
         self.sums.load_state_dict(totals)
+        self._rate = None
         self._others_wait = True
         try:
             super().finish_epoch(validate, summary)
@@ -104,7 +112,7 @@ class ParallelRun(TrainingRun):
 
     def adapt(self, loss: float, metric: float) -> None:
         """Let the learning rate follow an epoch, and keep by what, for the other ranks."""
-        self._rate: tuple[float, float] | None = (loss, metric)
+        self._rate = (loss, metric)
         super().adapt(loss, metric)
 
     def save_checkpoint(self) -> None:

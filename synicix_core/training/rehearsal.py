@@ -90,7 +90,9 @@ def _untouched(optimization: Optimization) -> Iterator[None]:
     criterion = optimization.criterion
     modules += list(criterion.modules()) if isinstance(criterion, torch.nn.Module) else []
     owners = [owner for owner in (*modules, criterion) if hasattr(owner, "__dict__")]
-    plain = [{name: copy.deepcopy(value) for name, value in vars(owner).items() if _is_plain(value)} for owner in owners]
+    plain = [
+        {name: copy.deepcopy(value) for name, value in vars(owner).items() if _is_plain(value)} for owner in owners
+    ]
     held = [optimization.dropout, *(value for owner in owners for value in vars(owner).values())]
     generators = {str(index): value for index, value in enumerate(held) if isinstance(value, torch.Generator)}
     buffers = [

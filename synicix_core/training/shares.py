@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 __all__ = ["Share", "Whole", "shared"]
@@ -50,7 +52,7 @@ class Whole:
     size : int
         Examples.
     digest : int
-        Equal for equal examples in the same order: 32 bits.
+        Of positions or names: equal for equal ones in the same order, 32 bits. Of keys of another kind: 0.
     """
 
     size: int
@@ -71,6 +73,13 @@ def shared(batches: Iterable[Any], share: Share, note: Callable[[Whole], None]) 
     """
     for batch in batches:
         keys = batch if isinstance(batch, torch.Tensor | Sequence) else list(batch)
-        content = keys.numpy().tobytes() if isinstance(keys, torch.Tensor) else repr(list(keys)).encode()
-        note(Whole(len(keys), zlib.crc32(content)))
+        note(Whole(len(keys), zlib.crc32(_content(keys))))
         yield share.of(keys)
+
+
+def _content(keys: Any) -> bytes:
+    try:
+        return np.fromiter(map(operator.index, keys), np.int64).tobytes()
+    except (TypeError, OverflowError):
+        # What others look like may differ between processes although they are equal.
+        return repr(list(keys)).encode() if all(isinstance(key, str) for key in keys) else b""

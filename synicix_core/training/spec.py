@@ -74,6 +74,8 @@ class TaskSpec:
         A dataset that takes no more than this share of the device's free memory is put there whole; 0: none is.
     seconds_before : dict of str to float
         What this attempt took before the executor heard of it, by the parts of `timing.PARTS`.
+    devices : int
+        How many devices train it together, `device` and those after it; one for a trainer that cannot use more.
     profile : str
         Absolute path of the file to which a profile of the training is written; empty: there is none.
     """
@@ -106,6 +108,7 @@ class TaskSpec:
     dataset_sha256: str = ""
     resident_share: float = 0.25
     seconds_before: dict[str, float] = field(default_factory=dict)
+    devices: int = 1
     profile: str = ""
 
     def components(self) -> tuple[Component, ...]:

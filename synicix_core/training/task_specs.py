@@ -44,7 +44,8 @@ def make_spec(
     Parameters
     ----------
     row : dict
-        The columns of the three configs, and the md5 of the task, as `fetch_configs` returns them.
+        The columns of the three configs, and the md5 of the task, as `fetch_configs` returns them. Without the sha256 of the
+        dataset file, what is read of it is not kept.
     settings : Settings
         Directories of this machine.
     dataset_path : Path
@@ -89,8 +90,9 @@ def make_spec(
         checkpoint_epochs=settings.worker.checkpoint_epochs,
         micro_batches=micro_batches,
         project_commit=project_commit,
-        dataset_sha256=row["dataset_file_sha256"],
+        dataset_sha256=row.get("dataset_file_sha256", ""),
         resident_share=settings.worker.resident_share,
+        devices=settings.worker.devices_per_task,
         seconds_before=seconds_before or {},
     )
 

@@ -89,32 +89,36 @@ def test_the_results_are_those_of_each_alone(sweep: Path) -> None:
     for task, row in alone.items():
         other = together[task]
         assert "fused" not in row["provenance"]
-        assert (row["status"], row["epochs"], row["best_epoch"]) == (other["status"], other["epochs"], other["best_epoch"])
+        assert (row["status"], row["epochs"], row["best_epoch"]) == (
+            other["status"],
+            other["epochs"],
+            other["best_epoch"],
+        )
         assert row["test_score"] == pytest.approx(other["test_score"], abs=1e-3)
         for history in ("training_epoch_loss_history", "validation_epoch_loss_history"):
             assert list(row[history]) == pytest.approx(list(other[history]), rel=1e-3)
 
 
 def test_a_group_that_is_stopped_goes_on_one_by_one_and_as_a_group(sweep: Path) -> None:
-    add(sweep, epochs=400)
+    add(sweep, epochs=2000)
     worker = subprocess.Popen(
-        [*RUN, "populate", "--device", "cpu", "--fuse", "8"],
+        [*RUN, "populate", "--device", "cpu", "--fuse", "8", "--heartbeat", "0.3", "--where", "epoch_limit=2000"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ},
     )
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not _is_at_work(epoch=20):
+    while time.monotonic() < deadline and not _is_at_work(epoch=50):
         time.sleep(0.2)
     worker.send_signal(signal.SIGTERM)
     text, _ = worker.communicate(timeout=60)
     assert worker.returncode == 75, text
-    status = json.loads(run("status", "--json"))
-    assert status["finished"] in (0, 8) and status["running"] == 0, status
-    run("populate", "--device", "cpu", "--fuse", "off", "--max-tasks", "2")
+    states = json.loads(run("status", "--json"))["states"]
+    assert (states["finished"], states["running"], states["pending"]) == (0, 0, 16), states
+    run("populate", "--device", "cpu", "--fuse", "off", "--max-tasks", "2", "--where", "epoch_limit=2000")
     run("populate", "--device", "cpu", "--fuse", "8")
-    rows = [row for row in results().values() if row["epochs"] == 400]
+    rows = [row for row in results().values() if row["epochs"] == 2000]
     assert len(rows) == 8
     assert {row["provenance"]["resumed_from_epoch"] is None for row in rows} == {False}
 

@@ -1,0 +1,1 @@
+"""Datasets, models and samplers in double precision, for training with several processes."""
