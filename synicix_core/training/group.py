@@ -270,7 +270,10 @@ class _Group:
             except (Exception, TrainingInterrupted) as error:
                 how = error
             self._leave(run, how)
-        return [run for run in runs if run in self._tasks]
+        left = [run for run in runs if run in self._tasks]
+        if over and left:
+            left[0].optimization.precision.apply()  # scores are computed in exact float32
+        return left
 
     def _leave(self, run: TrainingRun, how: TaskOutcome | BaseException) -> None:
         index, task = self._tasks.pop(run)

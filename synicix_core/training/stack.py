@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import SequentialSampler
 
-from synicix_core.training.batches import concatenate, map_tensors
+from synicix_core.training.batches import map_tensors
 from synicix_core.training.compiling import missing_compiler
 from synicix_core.training.contract import TrainingInterrupted
 from synicix_core.training.loaders import TaskDataLoader
-from synicix_core.training.loss_sums import LossSums
 from synicix_core.training.metrics import per_sample_weight
 from synicix_core.training.parameter_summary import summarise_stacked
 from synicix_core.training.resident import ResidentTier
 from synicix_core.training.stacked_epoch import StackedEpoch
 from synicix_core.training.stacked_model import Mode, StackedModel, too_much_output
 from synicix_core.training.stacked_optimizer import stack_optimizers
-from synicix_core.training.tier_pass import TierPass, evaluation_positions
+from synicix_core.training.stacked_pass import run_stack
+from synicix_core.training.tier_pass import TierPass
 from synicix_core.training.timing import DATA, EVALUATION, OPTIMIZER, OTHER
 from synicix_core.training.training_run import TrainingRun
 
@@ -321,36 +321,11 @@ class Stack:
         )
 
     def _validate(self) -> list[TierPass]:
-        """Measure all trainings on the validation tier, each batch for all of them."""
+        """Measure all trainings on the validation tier."""
         run = self.runs[0]
         loader = run.validation_loader
-        resident = _resident(loader)
-        count = len(self.runs)
-        sums = [LossSums(run.optimization.criterion) for run in self.runs]
-        outputs: list[list[Any]] = [[] for _ in self.runs]
-        targets: list[Any] = []
-
-        def for_all(tensor: Tensor) -> Tensor:
-            return tensor.expand(count, *tensor.shape)
-
         with self._averages_in_place():
-            for positions in evaluation_positions(loader, resident):
-                x, y = resident.take(positions)
-                output, losses = self.model.outputs(map_tensors(for_all, x), map_tensors(for_all, y))
-                for own, loss in zip(sums, losses.tolist(), strict=True):
-                    own.add_numbers(loss, 0.0, len(positions))
-                if run.collects:
-                    targets.append(map_tensors(Tensor.cpu, y))
-                    for k, own_outputs in enumerate(outputs):
-                        own_outputs.append(_slice(output, k))
-        if not run.collects:
-            return [TierPass(own.means()[0]) for own in sums]
-        whole = concatenate(targets)
-        # Targets for each, as a metric may change what it is given.
-        return [
-            TierPass(own.means()[0], concatenate(found), map_tensors(torch.clone, whole))
-            for own, found in zip(sums, outputs, strict=True)
-        ]
+            return run_stack(self.model, loader, _resident(loader), run.optimization.criterion, collect=run.collects)
 
     @contextmanager
     def _averages_in_place(self) -> Iterator[None]:
@@ -369,10 +344,6 @@ def _resident(loader: Any) -> ResidentTier:
     resident: ResidentTier | None = getattr(loader, "resident", None)
     assert resident is not None, "only trainings whose dataset is on the device are stacked"
     return resident
-
-
-def _slice(value: Any, k: int) -> Any:
-    return map_tensors(lambda tensor: tensor[k].cpu(), value)
 
 
 def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:

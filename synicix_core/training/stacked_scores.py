@@ -5,21 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
 
-import torch
-from torch import Tensor
 from torch.utils.data import SequentialSampler
 
-from synicix_core.training.batches import concatenate, map_tensors
 from synicix_core.training.build import make_tier_loader
 from synicix_core.training.loaders import TaskDataLoader
 from synicix_core.training.random_state import derive_seed, seed_everything
-from synicix_core.training.resident import ResidentTier
 from synicix_core.training.spec import TIERS
 from synicix_core.training.stacked_model import StackedModel, too_much_output
+from synicix_core.training.stacked_pass import run_stack
 from synicix_core.training.task_run import TaskRun
-from synicix_core.training.tier_pass import evaluation_positions
 from synicix_core.training.torch_state import set_float32_precision
 
 __all__ = ["Scores", "stacked_scores"]
@@ -50,14 +45,18 @@ def stacked_scores(tasks: Sequence[TaskRun]) -> list[Scores] | None:
         task.trainer.load_best_performing_model()
     model = StackedModel([task.trainer.model for task in tasks], first.trainer.criterion, nullcontext, "forward")
     scores: list[Scores] = [{tier: dict.fromkeys(task.metrics) for tier in TIERS} for task in tasks]
+    criterion = first.trainer.criterion
     try:
         for tier in held:
-            outputs, targets = _read(model, loaders[tier], first.tiers.resident[tier])
-            for task, own, found in zip(tasks, scores, outputs, strict=True):
-                # As alone, whatever a metric draws or does to what it is given.
+            loader, resident = loaders[tier], first.tiers.resident[tier]
+            assert loader is not None and resident is not None
+            for task, own, found in zip(
+                tasks, scores, run_stack(model, loader, resident, criterion, collect=True), strict=True
+            ):
+                # As alone, whatever a metric draws.
                 seed_everything(derive_seed(task.spec.seed, f"score:{tier}"))
-                its_own = map_tensors(torch.clone, targets)
-                own[tier] = {name: _finite(metric(found, its_own)) for name, metric in task.metrics.items()}
+                values = {name: metric(found.outputs, found.targets) for name, metric in task.metrics.items()}
+                own[tier] = {name: _finite(value) for name, value in values.items()}
     finally:
         model.release()
     return scores
@@ -75,29 +74,6 @@ def _in_order(task: TaskRun, tier: str) -> TaskDataLoader | None:
         resident=resident,
     )
     return loader if loader is not None and type(loader.sampler) is SequentialSampler and loader.batch_size else None
-
-
-def _read(model: StackedModel, loader: TaskDataLoader | None, resident: ResidentTier | None) -> tuple[list[Any], Any]:
-    """Return the outputs of each model, and the targets, of a whole tier."""
-    assert loader is not None and resident is not None
-    count = len(model)
-    outputs: list[list[Any]] = [[] for _ in range(count)]
-    targets = []
-
-    def for_all(tensor: Tensor) -> Tensor:
-        return tensor.expand(count, *tensor.shape)
-
-    for positions in evaluation_positions(loader, resident):
-        x, y = resident.take(positions)
-        output, _ = model.outputs(map_tensors(for_all, x), map_tensors(for_all, y))
-        targets.append(map_tensors(Tensor.cpu, y))
-        for k, own in enumerate(outputs):
-            own.append(_slice(output, k))
-    return [concatenate(own) for own in outputs], concatenate(targets)
-
-
-def _slice(value: Any, k: int) -> Any:
-    return map_tensors(lambda tensor: tensor[k].cpu(), value)
 
 
 def _finite(value: float) -> float | None:

@@ -10,6 +10,7 @@ import pytest
 
 from synicix_core.training.run import run_task
 from synicix_core.training.spec import Component, TaskOutcome, TaskSpec
+from synicix_core.training.task_run import TaskRun
 from tests.training.stack_toys import REGISTRY, furthest, stack_spec, train_together, weights, with_model
 from tests.training.toys import Recorder
 
@@ -175,3 +176,14 @@ def test_each_has_a_file_of_its_own_that_holds_nothing_of_the_others(tmp_path: P
     sizes = {Path(spec.model_save_path).stat().st_size for spec in specs}
     assert sizes == {Path(lone.model_save_path).stat().st_size}
     assert len({float(weights(spec)["layers.0.weight"].sum()) for spec in specs}) == 8
+
+
+def test_tasks_that_end_together_are_scored_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def score_alone(_task: TaskRun) -> None:
+        raise AssertionError("a task was scored by itself")
+
+    monkeypatch.setattr(TaskRun, "_score", score_alone)
+    found = outcomes(train_together([stack_spec(tmp_path, number) for number in range(3)]))
+    assert all(
+        item.metrics[tier]["correlation"] is not None for item in found for tier in ("train", "validation", "test")
+    )
