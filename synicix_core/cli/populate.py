@@ -52,6 +52,17 @@ class WorkerCommand(Command):
             raise _MistakenFlag(error.format_message(), error.ctx) from None
 
 
+def _fuse(_ctx: click.Context, _option: click.Parameter, value: str | None) -> str | int | None:
+    """Check the value of --fuse here, so that the message names the option."""
+    from synicix_core.errors import ConfigurationError
+    from synicix_core.settings import WorkerSettings
+
+    try:
+        return None if value is None else WorkerSettings().with_fuse(value).fuse
+    except ConfigurationError as error:
+        raise click.BadParameter(error.why.partition(": ")[2]) from None
+
+
 @click.command(cls=WorkerCommand)
 @click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda:0, …; auto takes a GPU where there is one."
@@ -87,7 +98,11 @@ class WorkerCommand(Command):
     help="A checkpoint after so many epochs, too; 0: by time alone.",
 )
 @click.option(
-    "--fuse", "worker_fuse", metavar="auto|off|N", help="Train tasks that are alike together: so many, or as measured."
+    "--fuse",
+    "worker_fuse",
+    metavar="auto|off|N",
+    callback=_fuse,
+    help="Train tasks that are alike together: so many, or as measured.",
 )
 @click.option(
     "--devices-per-task", "worker_devices_per_task", type=click.IntRange(min=1), help="Train each task on so many GPUs."

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-__all__ = ["Silent", "WorkerDisplay"]
+__all__ = ["Dependable", "Silent", "WorkerDisplay"]
+
+_logger = logging.getLogger("synicix")
 
 
 class WorkerDisplay(Protocol):
@@ -50,3 +53,49 @@ class Silent:
 
     def close(self) -> None:
         """Do nothing."""
+
+
+class Dependable:
+    """Passes everything on to another display; a terminal, a pipe or a file that takes nothing any more harms no task.
+
+    Parameters
+    ----------
+    display : WorkerDisplay
+        Who shows it.
+    """
+
+    def __init__(self, display: WorkerDisplay) -> None:
+        self._display = display
+        self._told = False
+
+    def message(self, text: str) -> None:
+        """Show a sentence."""
+        self._show(lambda: self._display.message(text))
+
+    def task_started(self, task: str, configs: Mapping[str, Any], attempt: int, pending: int) -> None:
+        """Show that a task begins."""
+        self._show(lambda: self._display.task_started(task, configs, attempt, pending))
+
+    def epoch_finished(self, task: str, fields: Mapping[str, Any]) -> None:
+        """Show an epoch."""
+        self._show(lambda: self._display.epoch_finished(task, fields))
+
+    def task_finished(self, task: str, result: Mapping[str, Any], seconds: float) -> None:
+        """Show the row of a result."""
+        self._show(lambda: self._display.task_finished(task, result, seconds))
+
+    def task_ended(self, task: str, how: str, why: str) -> None:
+        """Show that an attempt ended without a result."""
+        self._show(lambda: self._display.task_ended(task, how, why))
+
+    def close(self) -> None:
+        """Leave the terminal tidy."""
+        self._show(self._display.close)
+
+    def _show(self, show: Callable[[], None]) -> None:
+        try:
+            show()
+        except (OSError, ValueError) as error:  # a closed pipe, a full disk; a closed file is a ValueError
+            if not self._told:
+                self._told = True
+                _logger.warning("Progress cannot be shown (%s: %s); the work goes on.", type(error).__name__, error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import random
 from collections.abc import Callable
 from traceback import format_exc
@@ -24,11 +25,13 @@ from synicix_core.training.task_specs import checkpoint_path, latest_checkpoint,
 if TYPE_CHECKING:
     from synicix_core.training.spec import TaskOutcome
 
-__all__ = ["Endings", "problem_of"]
+__all__ = ["STORE_PAUSES", "Endings", "problem_of", "refused"]
 
-_STORE_PAUSES = (0.1, 0.5, 2.0, 5.0, None)
+STORE_PAUSES = (0.1, 0.5, 2.0, 5.0, None)
+"""Seconds until a store that refused results is tried again; None is the end of it."""
 _LONGEST_DELAY = 3600.0
 _JITTER = 0.25
+_logger = logging.getLogger("synicix")
 
 
 class Endings:
@@ -49,7 +52,7 @@ class Endings:
     summary : WorkerSummary
         Counts.
     returned : callable, optional
-        Called when a claim ended without a result or an error.
+        Called when a claim ended without a result or an error; see `WorkerOptions`.
     """
 
     def __init__(
@@ -60,7 +63,7 @@ class Endings:
         observers: Observers,
         display: WorkerDisplay,
         summary: WorkerSummary,
-        returned: Callable[[], None] | None,
+        returned: Callable[..., None] | None,
     ) -> None:
         self._queue = queue
         self._settings = settings
@@ -69,7 +72,7 @@ class Endings:
         self._observers = observers
         self._display = display
         self._summary = summary
-        self._returned = returned or (lambda: None)
+        self._returned = returned or (lambda **_: None)
 
     def finish(self, claim: Claim, outcome: dict[str, Any], seconds: float) -> None:
         """Commit a result.
@@ -107,10 +110,18 @@ class Endings:
         }
 
     def finished(self, claim: Claim, result: TaskOutcome, row: dict[str, Any], seconds: float) -> None:
-        """Count a result that was committed, remove its checkpoints, and tell whoever is to be told."""
+        """Count a result that was committed, remove its checkpoints, and tell whoever is to be told; never raise."""
         self._summary.success_count += 1
-        for attempt in range(claim.attempt, 0, -1):
-            (self._settings.model_save_dir / checkpoint_path(claim.task, attempt)).unlink(missing_ok=True)
+        try:
+            self._tell_finished(claim, result, row, seconds)
+            for attempt in range(claim.attempt, 0, -1):
+                (self._settings.model_save_dir / checkpoint_path(claim.task, attempt)).unlink(missing_ok=True)
+        except Exception as error:
+            # The result is there. What goes wrong now must not pass for the end of its task.
+            text = "%s: the result is stored, but then: %s: %s"
+            _logger.warning(text, claim.task[:8], type(error).__name__, error)
+
+    def _tell_finished(self, claim: Claim, result: TaskOutcome, row: dict[str, Any], seconds: float) -> None:
         for note in result.notes:
             self._display.message(note)
         self._display.task_finished(claim.task, row, seconds)
@@ -178,7 +189,9 @@ class Endings:
         self._returned()
 
     def lose(self, claim: Claim, error: ClaimLost) -> None:
-        """Say that a claim is not ours any more, and take away what was trained for it."""
+        """Say that a claim is not ours any more, and take away what was trained for it, unless it has a result."""
+        if self._patience(lambda: self._queue.has_ended(claim, "finished")):
+            return
         wanted = error.why.endswith(("paused", "cancelled"))
         self.discard(claim)
         self._display.task_ended(claim.task, "stopped" if wanted else "lost", error.why if wanted else str(error))
@@ -205,7 +218,7 @@ class Endings:
             self._end(claim, "failed", lambda: self._queue.retry_later(claim, problem, delay))
             smaller = problem.kind == "out_of_memory"
             again = "; it is tried again " + ("in smaller parts of a batch" if smaller else f"in {delay:.0f} s")
-            self._returned()
+            self._returned(failed=True)
         self.discard(claim)
         self._display.task_ended(claim.task, "failed", problem.message.rstrip(".") + again)
         event = TaskFailed(**_whose(claim), error=problem.message, error_stack=problem.stack)
@@ -241,7 +254,7 @@ class Endings:
         self._patience(write_once_more)
 
     def _commit(self, claim: Claim, row: dict[str, Any]) -> None:
-        for pause in _STORE_PAUSES:
+        for pause in STORE_PAUSES:
             try:
                 self._queue.commit(claim, row)
                 return
@@ -253,10 +266,16 @@ class Endings:
             except OSError as error:
                 # Writers of equal histories get into each other's way in a file store, and network disks have hiccups.
                 if pause is None:
-                    raise SynicixError(
-                        "the result cannot be stored", why=error.strerror or str(error), hint="Run: synicix-run doctor"
-                    ) from error
+                    raise refused(error) from error
                 self._patience.sleep(pause)
+
+
+def refused(error: OSError) -> SynicixError:
+    """Return the error that says that the store took no result."""
+    why = error.strerror or str(error)
+    result = SynicixError("the result cannot be stored", why=why, hint="Run: synicix-run doctor")
+    result.__cause__ = error
+    return result
 
 
 def problem_of(error: Exception) -> Problem:

@@ -169,7 +169,7 @@ class Fleet:
         elif kind == "may_start":
             process.tell(type="start", allowed=self._allow(worker, message["tasks"]))
         elif kind == "returned":
-            self._give_back(worker, 1)
+            self._give_back(worker, 1, counted=message["failed"])
         elif kind == "ended":
             worker.last_words(message)
 
@@ -190,8 +190,10 @@ class Fleet:
             worker.allowed += tasks
         return tasks
 
-    def _give_back(self, worker: FleetWorker, tasks: int) -> None:
-        worker.allowed = max(worker.allowed - tasks, 0)
+    def _give_back(self, worker: FleetWorker, tasks: int, *, counted: bool = False) -> None:
+        """Let others start tasks that a worker did not do; `counted` are those whose failure says that they have ended."""
+        if not counted:
+            worker.allowed = max(worker.allowed - tasks, 0)
         if self._left is not None:
             self._left += tasks
 

@@ -78,10 +78,10 @@ class FleetLink:
         self._say("may_start", tasks=tasks)
         return self._answers.get()
 
-    def returned(self) -> None:
-        """Tell the fleet that a task which was allowed was not done after all."""
+    def returned(self, *, failed: bool = False) -> None:
+        """Tell the fleet that a task which was allowed was not done after all; `failed` if it hears of a failure as well."""
         self._is_allowed = False
-        self._say("returned")
+        self._say("returned", failed=failed)
 
     def ended(self, **how: Any) -> None:
         """Tell the fleet how this worker ended."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,10 @@ __all__ = ["GroupChoice", "Siblings"]
 _MD5 = "training_task_md5_hash"
 _A_FEW, _MOST = 50, 500
 """Candidates looked at: to see whether there are siblings at all, and at most."""
+_LONELY_SECONDS = 10.0
+"""So long nobody looks again for the siblings of tasks that had none."""
+_MOST_KEYS, _MOST_LONELY = 20_000, 1000
+"""Keys of tasks that are kept, and keys without siblings above which those that are over are forgotten."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,9 @@ class GroupChoice:
         self._sizes: dict[str, int] = {}
         self._alone: set[str] = set()
         self._learned: dict[str, list[str]] = {}
+        self._keys: dict[tuple[str, str, str], str | None] = {}
+        self._keys_version = self._grouping.version
+        self._lonely: dict[tuple[str, str], float] = {}
         self._alike_models: dict[str, tuple[tuple[int, int, str] | None, list[str]]] = {}
 
     def find(self, claim: Claim, row: Mapping[str, Any], restriction: str) -> Siblings | None:
@@ -92,11 +100,18 @@ class GroupChoice:
         listed = self._configs.models_of(model, str(row["model_config_md5_hash"])) if self._may_have_any(row) else []
         self._learn(model, listed)
         self._grouping.learn(model, [row["model_class_params"]])
-        key = self._grouping.key(row)
+        key = self._key(row)
         if key is None or self._sizes.get(key) == 1 or self._queue.is_alone(claim):
             return None
-        like = self._likeness(claim, row, listed)
-        return self._look(key, row, like, restriction)
+        now = time.monotonic()
+        if self._lonely.get((key, restriction), now) > now:
+            return None
+        siblings = self._look(key, row, self._likeness(claim, row, listed), restriction)
+        if siblings is None:
+            if len(self._lonely) >= _MOST_LONELY:
+                self._lonely = {about: until for about, until in self._lonely.items() if until > now}
+            self._lonely[key, restriction] = time.monotonic() + _LONELY_SECONDS
+        return siblings
 
     def size(self, key: str) -> int | None:
         """Return how many tasks of this key are trained together; None if nobody looked yet."""
@@ -132,8 +147,22 @@ class GroupChoice:
         return min(size, share) - 1
 
     def _may_have_any(self, row: Mapping[str, Any]) -> bool:
-        key = self._grouping.key(row)
+        key = self._key(row)
         return key is not None and self._sizes.get(key) != 1
+
+    def _key(self, row: Mapping[str, Any]) -> str | None:
+        """Return the key of a task; it is made of its configs alone, which never change, and of what was learned so far."""
+        if self._keys_version != self._grouping.version or len(self._keys) >= _MOST_KEYS:
+            self._keys = {}
+            self._keys_version = self._grouping.version
+        configs = (
+            str(row["dataset_config_md5_hash"]),
+            str(row["model_config_md5_hash"]),
+            str(row["training_config_md5_hash"]),
+        )
+        if configs not in self._keys:
+            self._keys[configs] = self._grouping.key(row)
+        return self._keys[configs]
 
     def _learn(self, model: str, listed: list[str]) -> None:
         if self._learned.get(model) is not listed:
@@ -186,6 +215,6 @@ class GroupChoice:
             if model is None or training is None or candidate.task in self._alone or candidate.task == row[_MD5]:
                 continue
             theirs = {**row, **model, **training, _MD5: candidate.task}
-            if self._grouping.key(theirs) == key:
+            if self._key(theirs) == key:
                 rows[candidate.task] = theirs
         return rows

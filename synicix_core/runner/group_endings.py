@@ -7,11 +7,12 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from synicix_core.errors import ClaimLost, DatabaseUnavailable
-from synicix_core.runner.endings import Endings, problem_of
+from synicix_core.runner.endings import STORE_PAUSES, Endings, problem_of, refused
 from synicix_core.runner.group_choice import GroupChoice
 from synicix_core.runner.group_run import GroupMember, Trained
 from synicix_core.runner.interruption import Interruption
 from synicix_core.runner.patience import Patience
+from synicix_core.runner.pulse import Pulse
 from synicix_core.tables.queue import Claim, Problem, Queue
 from synicix_core.tables.queue_ends import Committed, Given, GroupEnds
 
@@ -31,6 +32,8 @@ class GroupEndings:
         Waits for the database.
     interrupted : Interruption
         Whether somebody asked the worker to stop.
+    pulse : Pulse
+        Keeps claims alive meanwhile.
     choice : GroupChoice
         Learns what goes together.
     accounted : callable
@@ -45,6 +48,7 @@ class GroupEndings:
         endings: Endings,
         patience: Patience,
         interrupted: Interruption,
+        pulse: Pulse,
         choice: GroupChoice,
         accounted: Callable[[Claim], AbstractContextManager[None]],
         show: Callable[[Claim, dict[str, Any], int], None],
@@ -54,16 +58,25 @@ class GroupEndings:
         self._endings = endings
         self._patience = patience
         self._interrupted = interrupted
+        self._pulse = pulse
         self._choice = choice
         self._accounted = accounted
         self._show = show
         self._key = ""
         self._members: Sequence[GroupMember] = ()
         self._shrunk = False
+        self._beat: Callable[[Sequence[Claim]], None] = self._beat_alone
 
-    def begin(self, key: str, members: Sequence[GroupMember]) -> None:
-        """Take note of a group that begins, and what its tasks have in common."""
+    def begin(
+        self, key: str, members: Sequence[GroupMember], beat: Callable[[Sequence[Claim]], None] | None = None
+    ) -> None:
+        """Take note of a group that begins, what its tasks have in common, and what keeps its claims, and others, alive."""
         self._key, self._members, self._shrunk = key, members, False
+        self._beat = beat or self._beat_alone
+
+    def over(self) -> None:
+        """Take note that nobody attends to the group any more."""
+        self._beat = self._beat_alone
 
     def tell(self, member: GroupMember, message: dict[str, Any]) -> bool:
         """Pass on an epoch, a checkpoint and the like; where that goes wrong it is the end of this member alone."""
@@ -81,27 +94,60 @@ class GroupEndings:
         """Say that everything was asked to stop."""
         self._show(self._members[0].claim, {"type": "stopping"}, 0)
 
-    def commit(self, trained: Sequence[Trained]) -> None:
-        """Commit results; those that do not go with the others are committed one by one."""
+    def commit(self, trained: Sequence[Trained], beside: Sequence[Claim] = ()) -> None:
+        """Commit results; those that do not go with the others are committed one by one.
+
+        Parameters
+        ----------
+        trained : sequence of Trained
+            The results.
+        beside : sequence of Claim
+            Other claims to keep alive meanwhile; those of a group that is trained are.
+        """
+        if len(trained) > 1:
+            trained = self._commit_together(trained, beside)
+        for index, one in enumerate(trained):
+            with self._accounted(one.claim):
+                self._endings.finish(one.claim, one.outcome, one.seconds)
+            self._beat([*beside, *(other.claim for other in trained[index + 1 :])])
+
+    def _commit_together(self, trained: Sequence[Trained], beside: Sequence[Claim]) -> list[Trained]:
+        """Commit results in one transaction; return those whose rows cannot be written."""
         from synicix_core.training.spec import TaskOutcome
 
-        if len(trained) > 1:
-            results = {}
-            for one in trained:
-                with self._accounted(one.claim):
-                    result = TaskOutcome.from_wire(one.outcome)
-                    results[one.claim.task] = (one, result, self._endings.row_of(one.claim, result))
-            committed = self._commit([(one.claim, row) for one, _, row in results.values()])
-            for task, (one, result, row) in results.items():
+        left: dict[str, tuple[Trained, TaskOutcome, dict[str, Any]]] = {}
+        for one in trained:
+            with self._accounted(one.claim):
+                result = TaskOutcome.from_wire(one.outcome)
+                left[one.claim.task] = (one, result, self._endings.row_of(one.claim, result))
+        bad: list[Trained] = []
+        for pause in STORE_PAUSES:
+            committed = self._commit([(one.claim, row) for one, _, row in left.values()])
+            held = {task: left[task][0].claim for task in committed.failed}
+            for task, (one, result, row) in left.items():
+                if task in committed.failed:
+                    continue
                 with self._accounted(one.claim):
                     if task in committed.lost:
                         raise committed.lost[task]
-                    if task not in committed.failed:
-                        self._endings.finished(one.claim, result, row, one.seconds)
-            trained = [results[task][0] for task in committed.failed]
-        for one in trained:
-            with self._accounted(one.claim):
-                self._endings.finish(one.claim, one.outcome, one.seconds)
+                    self._endings.finished(one.claim, result, row, one.seconds)
+                self._beat([*beside, *held.values()])
+            bad += [left[task][0] for task, error in committed.failed.items() if not isinstance(error, OSError)]
+            # A store that refuses one result refuses the others too: all of them wait for it together.
+            stored_later = {task: error for task, error in committed.failed.items() if isinstance(error, OSError)}
+            left = {task: left[task] for task in stored_later}
+            if not left:
+                break
+            if pause is not None:
+                self._patience.sleep(pause)
+                self._beat([*beside, *held.values()])
+                continue
+            for task, error in stored_later.items():
+                claim = held.pop(task)
+                with self._accounted(claim):
+                    self._endings.fail(claim, problem_of(refused(error)))
+                self._beat([*beside, *held.values()])
+        return bad
 
     def stopped(self, members: Sequence[tuple[GroupMember, dict[str, Any]]]) -> None:
         """Give back members that stopped and saved a checkpoint."""
@@ -117,8 +163,8 @@ class GroupEndings:
                 # What goes wrong after a signal went to every process of a job is no error of the task's.
                 self._endings.release(member.claim, trained=True)
             elif problem.kind == "out_of_memory" and len(self._members) > 1:
-                self._shrink(problem)
                 self.give_back([member], {}, _apart(problem, len(self._members)))
+                self._shrink(problem)
             else:
                 self._endings.fail(member.claim, problem, can_split=message["can_split"])
 
@@ -149,8 +195,8 @@ class GroupEndings:
             with self._accounted(members[0].claim):
                 self._endings.fail(members[0].claim, problem, can_split=problem.kind == "out_of_memory")
             return
-        self._shrink(problem)
         self.give_back(members, epochs, _apart(problem, len(members)))
+        self._shrink(problem)
 
     def give_back(
         self,
@@ -188,6 +234,10 @@ class GroupEndings:
             else:
                 can = (can_checkpoint or {}).get(task)
                 self._endings.released(one.claim, one.checkpoint, why, trained=True, can_checkpoint=can)
+
+    def _beat_alone(self, claims: Sequence[Claim]) -> None:
+        # Whoever ends one of them sees that it is lost.
+        self._pulse.beat_all_if_due(claims, {})
 
     def _commit(self, results: Sequence[tuple[Claim, dict[str, Any]]]) -> Committed:
         try:

@@ -159,7 +159,7 @@ class GroupRun:
                 return self._end(None if over["error"] is None else _problem(over["error"]), over["error"])
             if self.trained and now - self._oldest >= _GATHER_SECONDS:
                 self._commit()
-            self._beat()
+            self.beat()
             if self._interrupted():
                 if not asked:
                     asked = True  # once more, in case that the group came after the signal
@@ -176,9 +176,9 @@ class GroupRun:
                 return self._end(Problem(text, kind="hung", cause="hung"))
 
     def abandoned(self, problem: Problem) -> GroupEnd:
-        """Return the end of a group that nobody attends to any more; its executor is closed."""
-        self.trained.clear()
-        return GroupEnd(tuple(self.held.values()), problem, {}, executor_usable=False)
+        """Return the end of a group that nobody attends to any more; its executor is closed, and `trained` is kept."""
+        self._usable = False
+        return self._end(problem)
 
     def _hear(self, messages: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
         """Take what the executor says; return the message that says that the group is over."""
@@ -227,10 +227,12 @@ class GroupRun:
             self.held.pop(one.claim.task, None)
         self._ends.commit(trained)
 
-    def _beat(self) -> None:
+    def beat(self, others: Sequence[Claim] = ()) -> None:
+        """Keep the claims of the group, and others, alive if it is time; whoever ends the others sees that one is lost."""
         claims = [member.claim for task, member in self.held.items() if task not in self._lost]
+        claims += [claim for claim in others if claim.task not in self.held]
         for task, error in self._pulse.beat_all_if_due(claims, self._progress).items():
-            if any(one.claim.task == task for one in self.trained):
+            if task not in self.held or any(one.claim.task == task for one in self.trained):
                 continue  # the commit will say so
             self._lost[task] = error
             self._drop(task)

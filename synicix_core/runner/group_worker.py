@@ -97,7 +97,7 @@ class GroupWorker:
         self._pulse = pulse
         size, lease_seconds = settings.group_size, settings.lease_seconds
         self._choice = GroupChoice(queue, size, lease_seconds, display, options.workers)
-        self._ends = GroupEndings(queue, endings, database, interrupted, self._choice, accounted, news.tell)
+        self._ends = GroupEndings(queue, endings, database, interrupted, pulse, self._choice, accounted, news.tell)
 
     def gather(
         self,
@@ -169,12 +169,13 @@ class GroupWorker:
         """
         stall_seconds = self._settings.stall_timeout_seconds
         run = GroupRun(executor, group.members, self._pulse, self._interrupted, stall_seconds, self._ends, begun)
-        self._ends.begin(group.key, group.members)
+        self._ends.begin(group.key, group.members, run.beat)
         try:
             with suppress(BrokenPipeError):  # that it is gone shows at the first look
                 size = self._choice.size(group.key)
                 executor.channel.send({"type": "group", "specs": pack(specs), "size": size})
             for member, spec in zip(group.members, specs, strict=True):
+                run.beat()  # observers may take their time, each for each member
                 announce(member, spec)
             end = run.wait()
         except BaseException as error:
@@ -183,12 +184,19 @@ class GroupWorker:
             if isinstance(error, DatabaseUnavailable) or not isinstance(error, Exception):
                 raise
             end = run.abandoned(problem_of(error))
+        finally:
+            self._ends.over()
         self._account(end)
         return run.trained, end.executor_usable
 
-    def commit(self, trained: Sequence[Trained]) -> None:
-        """Commit results, of groups and of single tasks."""
-        self._ends.commit(trained)
+    def abandon(self, group: Group, error: Exception) -> None:
+        """Give back a group that cannot be trained as one after all; its members are trained by themselves, which tells why."""
+        self._ends.begin(group.key, group.members)
+        self._ends.died(group.members, problem_of(error), {})
+
+    def commit(self, trained: Sequence[Trained], beside: Sequence[Claim] = ()) -> None:
+        """Commit results, of groups and of single tasks, and keep other claims alive meanwhile."""
+        self._ends.commit(trained, beside)
 
     def _find(self, first: GroupMember) -> Siblings | None:
         return self._database(lambda: self._choice.find(first.claim, first.row, self._options.restriction))

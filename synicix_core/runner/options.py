@@ -35,7 +35,8 @@ class WorkerOptions:
     may_start_more : callable, optional
         Asked how many more tasks, of so many, may be claimed to be trained together with one that may start.
     returned : callable, optional
-        Called when a task that either of them allowed ended without a result or an error.
+        Called when a task that either of them allowed ended without a result or an error; with ``failed=True`` where an
+        attempt at it failed, as the display is told, and is made again.
     workers : int
         Workers that were started together, this one included: none of them claims so much that nothing is left for the others.
     owns_process : bool
@@ -54,7 +55,7 @@ class WorkerOptions:
     wait: bool = False
     may_start: Callable[[], bool] | None = None
     may_start_more: Callable[[int], int] | None = None
-    returned: Callable[[], None] | None = None
+    returned: Callable[..., None] | None = None
     workers: int = 1
     owns_process: bool = False
     project_commit: str = ""

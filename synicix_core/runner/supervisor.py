@@ -7,7 +7,7 @@ import platform
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from synicix_core.runner import process
 from synicix_core.runner.attendance import Attendance, Ended
 from synicix_core.runner.capability import find_exclusions
 from synicix_core.runner.dataset_cache import DatasetCache
-from synicix_core.runner.display import Silent, WorkerDisplay
+from synicix_core.runner.display import Dependable, Silent, WorkerDisplay
 from synicix_core.runner.endings import Endings, problem_of
 from synicix_core.runner.executor_process import ExecutorProcess
 from synicix_core.runner.group_run import GroupMember, Trained
@@ -87,7 +87,7 @@ class Supervisor:
         self._settings = settings
         self._times = settings.worker
         self._options = options
-        self._display: WorkerDisplay = display or Silent()
+        self._display: WorkerDisplay = Dependable(display or Silent())
         self._summary = WorkerSummary()
         self._observers = Observers(registry)
         self._cache = DatasetCache(settings, self._display.message)
@@ -287,46 +287,51 @@ class Supervisor:
         """Take one claim to its end, or a group of them: a result to commit, an error, a release, or the news of a loss."""
         begun = time.monotonic()
         with self._accounted(claim):
-            with self._preparation.taking("database"):
-                row = self._database((self._tasks & claim.key).fetch1)
-            # The executor need not wait for the last task's commit, unless preparing this one takes long.
-            at_once = self._cache.is_at_hand(row["dataset_file_name"], row["dataset_file_sha256"])
-            first = GroupMember(claim, row)
-            if not at_once:
-                self._announce(first)
-            with self._preparation.taking("data"):
-                path = self._cache.fetch(
-                    row["dataset_file_name"], row["dataset_file_sha256"], tick=lambda: self._tick(claim)
-                )
-            executor = self._executor
-            assert executor is not None
-            allowed = self._tasks_allowed()
-
-            def spec_to_plan() -> TaskSpec:
-                self._preparation.discard()  # to try how many go together is no time of one of them
-                return self._spec(first, path)
-
-            with self._preparation.taking("database"):
-                group = self._groups.gather(first, executor, spec_to_plan, self._settle, allowed)
-            members = [first] if group is None else group.members
-            micro_batches = self._micro_batches(claim) if group is None else 1
-            seconds = self._preparation.share(len(members))
-            specs = [self._spec(member, path, micro_batches=micro_batches, seconds=seconds) for member in members]
-            specs[0] = self._profiled(specs[0])
-
-            def announce(member: GroupMember, spec: TaskSpec) -> None:
-                if at_once or member is not first:
-                    self._announce(member)
-                self._say_where_it_starts(member.claim, spec)
-
-            if group is None:
-                self._train_one(first, specs[0], executor, announce, begun)
-            else:
-                trained, usable = self._groups.train(group, specs, executor, announce, begun)
-                self._trained += trained
-                if not usable:
-                    self._close_executor()
+            self._train_claimed(claim, begun)
         self._cache.release()
+
+    def _train_claimed(self, claim: Claim, begun: float) -> None:
+        with self._preparation.taking("database"):
+            row = self._database((self._tasks & claim.key).fetch1)
+        # The executor need not wait for the last task's commit, unless preparing this one takes long.
+        at_once = self._cache.is_at_hand(row["dataset_file_name"], row["dataset_file_sha256"])
+        first = GroupMember(claim, row)
+        if not at_once:
+            self._announce(first)
+        with self._preparation.taking("data"):
+            path = self._cache.fetch(
+                row["dataset_file_name"], row["dataset_file_sha256"], tick=lambda: self._tick(claim)
+            )
+        executor = self._executor
+        assert executor is not None
+        allowed = self._tasks_allowed()
+
+        def spec_to_plan() -> TaskSpec:
+            self._preparation.discard()  # to try how many go together is no time of one of them
+            return self._spec(first, path)
+
+        with self._preparation.taking("database"):
+            group = self._groups.gather(first, executor, spec_to_plan, lambda: self._settle(claim), allowed)
+        try:
+            specs = self._specs([first] if group is None else group.members, path, alone=group is None)
+        except Exception as error:
+            if group is None or isinstance(error, DatabaseUnavailable):
+                raise
+            self._groups.abandon(group, error)
+            return
+
+        def announce(member: GroupMember, spec: TaskSpec) -> None:
+            if at_once or member is not first:
+                self._announce(member)
+            self._say_where_it_starts(member.claim, spec)
+
+        if group is None:
+            self._train_one(first, specs[0], executor, announce, begun)
+        else:
+            trained, usable = self._groups.train(group, specs, executor, announce, begun)
+            self._trained += trained
+            if not usable:
+                self._close_executor()
 
     def _train_one(
         self,
@@ -355,6 +360,12 @@ class Supervisor:
             self._close_executor()
             raise
         self._note_end(claim, ended, begun)
+
+    def _specs(self, members: Sequence[GroupMember], path: Path, *, alone: bool) -> list[TaskSpec]:
+        micro_batches = self._micro_batches(members[0].claim) if alone else 1
+        seconds = self._preparation.share(len(members))
+        specs = [self._spec(member, path, micro_batches=micro_batches, seconds=seconds) for member in members]
+        return [self._profiled(specs[0]), *specs[1:]]
 
     def _spec(
         self, member: GroupMember, path: Path, *, micro_batches: int = 1, seconds: dict[str, float] | None = None
@@ -396,13 +407,13 @@ class Supervisor:
         else:
             self._endings.fail(claim, ended.problem, can_split=ended.can_split)
 
-    def _settle(self) -> bool:
-        """Commit what was trained last, if that is still to do; tell whether it was.
+    def _settle(self, beside: Claim | None = None) -> bool:
+        """Commit what was trained last, if that is still to do, and keep a claim alive meanwhile; tell whether it was.
 
         Put off until the executor has its next task, so that it trains while this process and the database are busy.
         """
         trained, self._trained = self._trained, []
-        self._groups.commit(trained)
+        self._groups.commit(trained, () if beside is None else (beside,))
         return bool(trained)
 
     @contextmanager
@@ -427,7 +438,7 @@ class Supervisor:
 
     def _announce(self, member: GroupMember) -> None:
         """Tell that a task begins, after everything that there is to tell of the one before."""
-        self._settle()
+        self._settle(member.claim)
         device = self._executor.device if self._executor else self._options.device
         self._news.started(member.claim, member.row, device)
 

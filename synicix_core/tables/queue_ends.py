@@ -85,6 +85,8 @@ class GroupEnds:
             At most one for each task; the columns are those that `Queue.commit` takes.
         """
         committed = Committed()
+        if not results:
+            return committed
         with transaction(self._connection):
             claims = {claim.task: claim for claim, _ in results}
             held, now = self._hold(claims)

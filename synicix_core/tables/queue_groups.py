@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from synicix_core.database.dialect import seconds_ago
+from synicix_core.database.quiet import datajoint
 from synicix_core.database.reconnect import despite_conflicts, execute, transaction
 from synicix_core.tables.queue import Claim, Queue
 
@@ -123,7 +124,6 @@ class GroupQueue:
         sql = f"SELECT COUNT(DISTINCT worker) FROM {self._attempts} WHERE state = 'running' AND heartbeat_at >= {fresh}"
         return int(execute(self._connection, sql, (lease_seconds,)).fetchone()[0])
 
-    @despite_conflicts
     def claim(
         self,
         tasks: Sequence[str],
@@ -148,6 +148,14 @@ class GroupQueue:
         """
         if not tasks or number < 1:
             return []
+        try:
+            return self._claim(tasks, number, worker, (host[:255], pid, process[:160], device[:64]))
+        except datajoint.errors.IntegrityError:
+            # One of them was deleted between two statements; nothing was written, and the others are pending still.
+            return []
+
+    @despite_conflicts
+    def _claim(self, tasks: Sequence[str], number: int, worker: str, place: tuple[str, int, str, str]) -> list[Claim]:
         with transaction(self._connection):
             # No order in SQL, so that no others are locked for it.
             sql = (
@@ -163,7 +171,7 @@ class GroupQueue:
                 self._connection,
                 f"UPDATE {self._jobs} SET status = 'reserved', reserved_time = {self._now}, host = %s, pid = %s "
                 f"WHERE {_MD5} IN ({marks(taken)})",
-                (host[:255], pid, *taken),
+                (*place[:2], *taken),
             )
             earlier = (
                 f"SELECT {_MD5}, MAX(attempt) FROM {self._attempts} WHERE {_MD5} IN ({marks(taken)}) GROUP BY {_MD5}"
@@ -171,7 +179,7 @@ class GroupQueue:
             last = {str(task): int(attempt) for task, attempt in execute(self._connection, earlier, taken).fetchall()}
             claims = [Claim(task, last.get(task, 0) + 1, worker) for task in taken]
             row = f"(%s, %s, %s, %s, %s, %s, %s, 'running', {self._now}, {self._now})"
-            same = (worker, host[:255], pid, process[:160], device[:64])
+            same = (worker, *place)
             execute(
                 self._connection,
                 f"INSERT INTO {self._attempts} "

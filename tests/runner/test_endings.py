@@ -15,6 +15,7 @@ from synicix_core.runner.endings import Endings
 from synicix_core.runner.options import WorkerOptions, WorkerSummary
 from synicix_core.tables.queue import Problem
 from synicix_core.tables.recovery import recover
+from synicix_core.training.task_specs import model_path
 from tests import saved
 from tests.rows import insert_tasks
 
@@ -45,7 +46,7 @@ class Told(Silent):
         self.ends.append((how, why))
 
 
-def endings(pipeline: Any, patience: Any = None) -> tuple[Endings, WorkerSummary, Told]:
+def endings(pipeline: Any, patience: Any = None, returned: Any = None) -> tuple[Endings, WorkerSummary, Told]:
     summary, told = WorkerSummary(), Told()
     made = Endings(
         pipeline.queue,
@@ -54,7 +55,7 @@ def endings(pipeline: Any, patience: Any = None) -> tuple[Endings, WorkerSummary
         NoObservers(),
         told,
         summary,
-        None,  # type: ignore[arg-type]  # as much of them as is used
+        returned,  # type: ignore[arg-type]  # as much of them as is used
     )
     return made, summary, told
 
@@ -77,6 +78,31 @@ def test_an_error_that_was_written_without_an_answer_is_an_error(pipeline: Any, 
     made.fail(held, Problem("bad", kind=kind, cause="1"))
     assert [how for how, _ in told.ends] == ["failed"]
     assert len(summary.error_list) == errors == len(pipeline.TrainingResult.jobs.errors)
+
+
+def test_an_attempt_that_is_made_again_is_returned_as_one_that_failed(pipeline: Any) -> None:
+    tasks = insert_tasks(pipeline, trainings=[{"seed": seed} for seed in range(3)])
+    transient, released, bad = (saved.claim(pipeline, task) for task in tasks)
+    returned: list[dict[str, bool]] = []
+    made, _, _ = endings(pipeline, patience=lambda action: action(), returned=lambda **how: returned.append(how))
+    made.fail(transient, Problem("full", kind="transient"))
+    assert returned == [{"failed": True}]
+    made.release(released)
+    assert returned == [{"failed": True}, {}]
+    made.fail(bad, Problem("bad"))
+    assert len(returned) == 2
+
+
+def test_the_model_of_a_result_outlives_whatever_is_said_of_its_claim(pipeline: Any) -> None:
+    (task,) = insert_tasks(pipeline)
+    held = saved.claim(pipeline, task)
+    path = pipeline.settings.model_save_dir / model_path(task, held.attempt)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"a model")
+    pipeline.queue.commit(held, {**saved.RESULT, "model_save_path": path.name})
+    made, _, told = endings(pipeline)
+    made.lose(held, ClaimLost("this worker no longer holds its claim"))
+    assert path.exists() and told.ends == []
 
 
 def test_a_claim_that_was_lost_is_lost_at_the_first_answer(pipeline: Any) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from synicix_core.runner.display import Silent
+from synicix_core.runner.fleet import Fleet, FleetOptions
 from synicix_core.runner.fleet_outcome import WorkerEnd, conclude
 from tests.rows import insert_tasks
 
@@ -287,3 +289,35 @@ def test_the_reason_names_the_workers_that_it_is_about():
     assert conclude([end(0, worker="a", reason="x"), end(0, worker="b", reason="y")], interrupted=False)[1] == (
         "a: x; b: y"
     )
+
+
+class Nowhere(Silent):
+    def of(self, worker: str) -> Silent:
+        return Silent()
+
+    def note(self, worker: str, text: str) -> None:
+        """Show nothing."""
+
+    def printed(self, worker: str, line: str) -> None:
+        """Show nothing."""
+
+
+def test_an_attempt_that_is_made_again_is_given_back_once():
+    fleet = Fleet(FleetOptions(command=(), workers=(("1", "cpu"),), max_tasks=4), Nowhere())
+    (worker,) = fleet._workers
+    assert fleet._allow(worker, 4) == 4
+
+    def hear(kind: str, **fields: object) -> None:
+        fleet._hear(worker, None, {"type": kind, **fields})
+
+    def ended(how: str) -> None:
+        hear("task_ended", task="a", how=how, why="so")
+
+    hear("returned", failed=True)
+    ended("failed")  # it is made again
+    assert (worker.allowed, fleet._left) == (3, 1)
+    ended("released")
+    hear("returned", failed=False)
+    assert (worker.allowed, fleet._left) == (2, 2)
+    ended("failed")  # for good
+    assert (worker.allowed, fleet._left) == (1, 2)

@@ -325,6 +325,7 @@ def test_fuse_is_auto_off_or_a_number_from_two_on(lab: Lab, fuse: str) -> None:
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 78
     assert '"auto", "off" or an integer from 2 on' in ended.stderr
+    assert "--fuse" in ended.stderr and "worker_fuse" not in ended.stderr
 
 
 def test_fuse_is_a_setting(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

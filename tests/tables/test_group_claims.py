@@ -15,7 +15,7 @@ from synicix_core.errors import ClaimLost
 from synicix_core.runner.display import Silent
 from synicix_core.runner.group_choice import GroupChoice
 from synicix_core.tables.queue import Claim, Problem
-from synicix_core.tables.queue_ends import Given, GroupEnds
+from synicix_core.tables.queue_ends import Committed, Given, GroupEnds
 from synicix_core.tables.queue_groups import GroupQueue, Likeness
 from synicix_core.tables.tries import Tries
 from synicix_core.training.grouping import Grouping, group_key
@@ -216,6 +216,61 @@ def test_a_task_that_was_deleted_meanwhile_is_not_claimed(pipeline: Any, tasks: 
     (pipeline.TrainingTask & {MD5: tasks[0]}).delete(prompt=False)
     claims = GroupQueue(pipeline.queue).claim(tasks, 10, **ME)
     assert {held.task for held in claims} == set(tasks[1:])
+
+
+@database
+def test_a_task_that_is_deleted_at_that_instant_costs_no_other_one(
+    pipeline: Any, tasks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from synicix_core.tables import queue_groups
+
+    other = Pipeline()
+
+    def late(connection: Any, sql: str, params: Any = ()) -> Any:
+        if sql.startswith("INSERT INTO"):
+            (other.TrainingTask & {MD5: tasks[2]}).delete(prompt=False)
+        return execute(connection, sql, params)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(queue_groups, "execute", late)
+        assert GroupQueue(pipeline.queue).claim(tasks, 10, **ME) == []
+    other.connection.close()
+    assert len(pipeline.TrainingAttempt()) == 0
+    claims = GroupQueue(pipeline.queue).claim(tasks, 10, **ME)
+    assert {held.task for held in claims} == set(tasks) - {tasks[2]}
+
+
+@database
+def test_no_result_is_no_statement(pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with counted(pipeline, monkeypatch) as sent:
+        assert GroupEnds(pipeline.queue).commit([]) == Committed()
+    assert sent == []
+
+
+@database
+def test_tasks_without_siblings_are_not_looked_for_at_once_again(
+    pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from synicix_core.runner import group_choice
+
+    tasks = insert_tasks(pipeline, trainings=[{"seed": 1}, {"optimizer_class_params": {"lr": 0.1, "amsgrad": True}}])
+    held, row = saved.claim(pipeline, tasks[0]), fetch_configs(pipeline.tables, tasks[0])
+    chosen, _ = choice(pipeline)
+    made: list[str] = []
+    key = Grouping.key
+    monkeypatch.setattr(Grouping, "key", lambda self, row: made.append(row[MD5]) or key(self, row))
+    monkeypatch.setattr(group_choice, "_LONELY_SECONDS", 0.0)
+    assert chosen.find(held, row, "") is None
+    assert set(made) == set(tasks)
+    made.clear()
+    with counted(pipeline, monkeypatch) as looked:
+        assert chosen.find(held, row, "") is None
+    assert made == [], "keys are kept"
+    monkeypatch.setattr(group_choice, "_LONELY_SECONDS", 10.0)
+    assert chosen.find(held, row, "") is None
+    with counted(pipeline, monkeypatch) as sent:
+        assert chosen.find(held, row, "") is None
+    assert len(sent) < len(looked) and not [sql for sql in sent if pipeline.tables.jobs_name in sql]
 
 
 @database
