@@ -225,11 +225,11 @@ def _first_steps(project: Path) -> Spread:
     try:
         model = {"model_provider": "FirstStep", "model_class_params": {"hidden_size": 32}}
         keys = insert_tasks(pipeline, range(WARM_TASKS), model)
-        Queue.claim = claim  # type: ignore[method-assign]
+        Queue.claim = claim  # type: ignore[method-assign]  # to take the time of each
         try:
             summary = pipeline.run_worker(WorkerOptions(device="cpu"), Silent())
         finally:
-            Queue.claim = original  # type: ignore[method-assign]
+            Queue.claim = original  # type: ignore[method-assign]  # what was there
         if summary.success_count != len(keys):
             raise RuntimeError(f"populate did not train every task: {summary}")
         rows = (pipeline.TrainingResult & keys).to_dicts()

@@ -174,7 +174,7 @@ class GroupEndings:
         self._choice.separate(member.claim.task, member.row, first.row)
         with self._accounted(member.claim):
             self._endings.release(
-                member.claim, f"it is not trained with the others, {reason.rstrip('.')}; it is pending again"
+                member.claim, f"it is not trained with the others ({reason.rstrip('.')}); it is pending again"
             )
 
     def lost(self, member: GroupMember, error: ClaimLost) -> None:

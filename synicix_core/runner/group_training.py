@@ -103,5 +103,5 @@ def _end_of(how: TaskOutcome | BaseException, state: TaskState) -> dict[str, Any
     if isinstance(how, TrainingInterrupted):
         return interrupted(state)
     if isinstance(how, group.NotTogether):
-        return {"type": "not_together", "reason": str(how)}
+        return {"type": "not_together", "reason": how.why or how.what}
     return failed(how, state)

@@ -159,7 +159,7 @@ class _CudaRecorder:
     def __init__(self, optimization: Optimization) -> None:
         self._device = optimization.device
         self._dropout = optimization.dropout
-        self._side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        self._side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]  # torch does not annotate it
 
     def warm(self, function: Callable[[], Losses]) -> Losses:
         computing = torch.cuda.current_stream(self._device)

@@ -108,7 +108,7 @@ def own_dropout(model: nn.Module, generator: torch.Generator | None) -> bool:
             if child is None or type(child) not in _LAYERS:
                 continue
             if id(child) not in replaced:  # a layer may stand in several places
-                replaced[id(child)] = TaskDropout(float(child.p), generator, _LAYERS[type(child)])  # type: ignore[arg-type]
+                replaced[id(child)] = TaskDropout(float(child.p), generator, _LAYERS[type(child)])  # type: ignore[arg-type]  # p is a number
                 replaced[id(child)].training = child.training
             parent._modules[name] = replaced[id(child)]
     return bool(replaced)

@@ -34,7 +34,7 @@ Ended = Callable[[int, "TaskOutcome | BaseException"], None]
 
 
 class NotTogether(SynicixError):
-    """A task cannot be trained with the others of its group; nothing was begun."""
+    """A task cannot be trained with the others of its group; nothing was begun. `why` says the reason."""
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,17 @@ __all__ = ["Grouping", "group_key"]
 _TRAINER = f"{CORE}/NNTrainer"
 _FREE_OPTIMIZER_PARAMS = frozenset({"lr", "weight_decay", "betas"})
 _FREE_TRAINER_PREFIX = "early_stopping_"
-_FREE = {"free": "a number"}
-"""Stands in a key for a number that may differ. No stored value looks like it but one that a user made to."""
+_FREE, _NOTHING = {"free": "a number"}, {"free": "0"}
+"""Stand in a key for a number that may differ, and for one that is 0: a model without a penalty, or without dropout, is
+another computation. No stored value looks like these but one that a user made to."""
 
 
 def group_key(row: Mapping[str, Any], free: Collection[str] = (), fixed: Collection[str] = ()) -> str | None:
     """Return what tasks that may be trained together have in common; equal for equal tasks.
 
     Free are the seed, the epoch limit, the learning rate, weight decay and betas of the optimizer, the numbers of early
-    stopping, and the parameters of the model that are floats, such as penalties and the probability of dropout. Whether a
-    model can be trained with others that differ so, only an attempt tells.
+    stopping, and the parameters of the model that are floats, such as penalties and the probability of dropout, as long as
+    they are not 0 in one and something in another. Whether a model can be trained with others that differ so, only an attempt tells.
 
     Parameters
     ----------
@@ -125,7 +126,9 @@ def _without_floats(value: Any, path: str, free: Collection[str], fixed: Collect
         return value
     if path in fixed:
         return float(value)  # 1 and 1.0 are the same number of a parameter that is one
-    return _FREE if isinstance(value, float) or path in free else value
+    if not isinstance(value, float) and path not in free:
+        return value
+    return _FREE if value else _NOTHING
 
 
 def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, int | float]]:

@@ -6,7 +6,6 @@ import contextlib
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -14,7 +13,7 @@ from synicix_core.registry import Registry
 from synicix_core.training.build import load_parts
 from synicix_core.training.data_parallel import DataParallel
 from synicix_core.training.nn_trainer import NNTrainer
-from synicix_core.training.spec import TaskObserver, TaskOutcome, TaskSpec, TaskState
+from synicix_core.training.spec import TaskObserver, TaskOutcome, TaskSpec, TaskState, Unheard
 from synicix_core.training.task_run import TaskRun
 from synicix_core.training.tiers import forget_tiers
 from synicix_core.training.torch_state import restored_torch_state
@@ -78,7 +77,7 @@ def run_other(spec: TaskSpec, registry: Registry, parallel: DataParallel, state:
         If rank 0 was asked to stop.
     """
     with restored_torch_state():
-        run = TaskRun(_for_rank(spec, parallel), registry, _Silent(), state, parallel=parallel)
+        run = TaskRun(_for_rank(spec, parallel), registry, Unheard(), state, parallel=parallel)
         run.prepare()
         run.train()
 
@@ -88,22 +87,3 @@ def _for_rank(spec: TaskSpec, parallel: DataParallel) -> TaskSpec:
     share = spec.resident_share / (parallel.ranks if parallel.device.type == "cpu" else 1)
     spec = replace(spec, device=str(parallel.device), resident_share=share)
     return spec if parallel.is_first else replace(spec, profile="", seconds_before={})
-
-
-class _Silent:
-    """Observes for a rank whose news is that of rank 0."""
-
-    def stop_requested(self) -> bool:
-        return False
-
-    def epoch_finished(self, **fields: Any) -> None:
-        pass
-
-    def checkpoint_saved(self, path: str, epoch: int) -> None:
-        pass
-
-    def checkpoint_failed(self, message: str) -> None:
-        pass
-
-    def progress(self) -> None:
-        pass

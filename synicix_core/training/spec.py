@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from synicix_core.training import wire
 
-__all__ = ["TIERS", "Component", "NoteTaker", "TaskObserver", "TaskOutcome", "TaskSpec", "TaskState"]
+__all__ = ["TIERS", "Component", "NoteTaker", "TaskObserver", "TaskOutcome", "TaskSpec", "TaskState", "Unheard"]
 
 TIERS = ("train", "validation", "test")
 
@@ -230,6 +230,26 @@ class TaskObserver(Protocol):
 
     def progress(self) -> None:
         """Take note that the task is alive; called at most once a second."""
+
+
+class Unheard:
+    """A `TaskObserver` that tells nobody and stops nothing."""
+
+    def stop_requested(self) -> bool:
+        """Never."""
+        return False
+
+    def epoch_finished(self, **fields: Any) -> None:
+        """Do nothing."""
+
+    def checkpoint_saved(self, path: str, epoch: int) -> None:
+        """Do nothing."""
+
+    def checkpoint_failed(self, message: str) -> None:
+        """Do nothing."""
+
+    def progress(self) -> None:
+        """Do nothing."""
 
 
 def _unfold(value: Any) -> Any:

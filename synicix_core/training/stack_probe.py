@@ -24,7 +24,7 @@ from synicix_core.training.loss_sums import LossSums
 from synicix_core.training.nn_trainer import NNTrainer
 from synicix_core.training.random_state import capture
 from synicix_core.training.resident import free_bytes
-from synicix_core.training.spec import TaskSpec
+from synicix_core.training.spec import TaskSpec, Unheard
 from synicix_core.training.stack import Stack
 from synicix_core.training.stacked_model import Gradients, Mode, StackedModel
 from synicix_core.training.task_run import TaskRun
@@ -80,25 +80,6 @@ class Finding:
     params: dict[str, Any] = field(default_factory=dict)
 
 
-class _Nobody:
-    """Observes nothing and stops nothing."""
-
-    def stop_requested(self) -> bool:
-        return False
-
-    def epoch_finished(self, **_fields: Any) -> None:
-        pass
-
-    def checkpoint_saved(self, path: str, epoch: int) -> None:
-        pass
-
-    def checkpoint_failed(self, message: str) -> None:
-        pass
-
-    def progress(self) -> None:
-        pass
-
-
 class _Unfit(Exception):
     """Why tasks of this kind are not stacked."""
 
@@ -147,7 +128,12 @@ def why_alone(run: TaskRun) -> str:
     if type(trainer) is not NNTrainer:
         return "only NNTrainer trains several tasks as one"
     if not run.tiers.is_resident:
-        return "its dataset is not kept on the device (it has no tensors(), or is too large)"
+        if not run.spec.resident_share:
+            return "resident_share is 0, and only what is on the device is trained as one"
+        named = type(run.tiers.datasets["train"]).__name__
+        if not hasattr(run.tiers.datasets["train"], "tensors"):
+            return f"its dataset {named} has no tensors()"
+        return f"its dataset {named} does not fit into the share of the device's memory that resident_share gives"
     optimization = trainer.run.optimization
     if optimization.precision.scaler is not None:
         return "scaled gradients (fp16) are each task's own"
@@ -247,7 +233,7 @@ class _Trial:
             checkpoint_path=str(self._folder / f"{number}.checkpoint"),
             resume_from=(),
         )
-        run = TaskRun(spec, self._registry, _Nobody())
+        run = TaskRun(spec, self._registry, Unheard())
         self._ending.callback(run.close)
         run.prepare()
         self._progress()

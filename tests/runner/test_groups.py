@@ -112,7 +112,7 @@ def seeds(number: int, **changes: Any) -> list[dict[str, Any]]:
 
 
 def test_a_sweep_is_trained_in_groups_and_ends_as_one_by_one(lab: Lab) -> None:
-    penalties = [{"model_class_params": {"penalty": penalty}} for penalty in (0.0, 0.5, 1)]
+    penalties = [{"model_class_params": {"penalty": penalty}} for penalty in (0.25, 0.5, 1)]
     rates = [{**one, "optimizer_class_params": {"lr": 0.1 / (one["seed"] + 1)}} for one in seeds(3)]
     tasks = insert_tasks(lab.pipeline, models=penalties, trainings=rates)
     assert lab.populate().success_count == 9
@@ -175,7 +175,7 @@ def test_what_does_not_go_together_is_trained_one_by_one(
 def test_models_that_do_not_go_together_are_kept_apart(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GROUP_KIT_APART", "1")
     monkeypatch.setenv("GROUP_KIT_SIZE", "20")
-    models = [{"model_class_params": {"penalty": penalty}} for penalty in (0.0, 0.25, 0.5)]
+    models = [{"model_class_params": {"penalty": penalty}} for penalty in (0.125, 0.25, 0.5)]
     insert_tasks(lab.pipeline, models=models, trainings=seeds(4))
     summary = lab.populate()
     assert (summary.success_count, summary.error_list) == (12, [])

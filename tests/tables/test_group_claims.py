@@ -92,18 +92,27 @@ def test_a_task_of_another_trainer_is_trained_by_itself() -> None:
 
 
 def test_an_integer_counts_as_a_number_where_other_tasks_have_a_float() -> None:
-    zero, half = changed("model_class_params", penalty=0), changed("model_class_params", penalty=0.5)
+    two, half = changed("model_class_params", penalty=2), changed("model_class_params", penalty=0.5)
     grouping = Grouping()
-    assert grouping.key(zero) != grouping.key(half)
+    assert grouping.key(two) != grouping.key(half)
     grouping.learn("toy-lab/Line", [half["model_class_params"]])
-    assert grouping.key(zero) == grouping.key(half)
-    assert grouping.part("toy-lab/Line", zero["model_class_params"]) == grouping.part(
+    assert grouping.key(two) == grouping.key(half)
+    assert grouping.part("toy-lab/Line", two["model_class_params"]) == grouping.part(
         "toy-lab/Line", half["model_class_params"]
     )
 
 
+def test_nothing_and_something_of_a_number_are_apart() -> None:
+    grouping = Grouping()
+    grouping.learn("toy-lab/Line", [ROW["model_class_params"]])
+    for nothing in (0, 0.0):
+        assert grouping.key(changed("model_class_params", penalty=nothing)) != grouping.key(ROW)
+    keys = {grouping.key(changed("model_class_params", penalty=nothing)) for nothing in (0, 0.0, -0.0)}
+    assert len(keys) == 1
+
+
 def test_what_did_not_go_together_is_kept_apart_by_what_differs() -> None:
-    one, other = changed("model_class_params", penalty=0), changed("model_class_params", penalty=0.5, rates=[0.2, 2])
+    one, other = changed("model_class_params", penalty=2), changed("model_class_params", penalty=0.5, rates=[0.2, 2])
     grouping = Grouping()
     grouping.learn("toy-lab/Line", [other["model_class_params"]])
     assert grouping.separate(one, other) == ["penalty", "rates.0"]
@@ -111,7 +120,7 @@ def test_what_did_not_go_together_is_kept_apart_by_what_differs() -> None:
     same = {**other, "seed": 5}
     assert grouping.key(other) == grouping.key(same)
     assert grouping.separate(other, same) == []
-    assert grouping.key(changed("model_class_params", penalty=0.0)) == grouping.key(one)
+    assert grouping.key(changed("model_class_params", penalty=2.0)) == grouping.key(one)
     elsewhere = [
         {**row, "model_provider": "toy-lab/Other"} for row in (ROW, changed("model_class_params", penalty=1.5))
     ]
@@ -453,7 +462,7 @@ def test_a_worker_takes_no_more_than_its_share(pipeline: Any) -> None:
 def test_a_row_of_a_sibling_is_that_of_the_tables(pipeline: Any) -> None:
     tasks = insert_tasks(
         pipeline,
-        models=[{"model_class_params": {"penalty": penalty}} for penalty in (0.5, 0.25, 0.0)],
+        models=[{"model_class_params": {"penalty": penalty}} for penalty in (0.5, 0.25, 1.0)],
         trainings=[{"seed": seed, "trainer_class_params": {"gradient_clip_norm": 1.5}} for seed in range(2)],
     )
     held = saved.claim(pipeline, tasks[0])

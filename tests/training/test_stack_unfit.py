@@ -32,8 +32,9 @@ def test_a_model_that_cannot_be_stacked_is_found_by_trying(tmp_path: Path, name:
 
 
 SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
-    "a dataset without tensors": ({"dataset": Component("dataset", "toys/Unheld")}, "not kept on the device"),
-    "no room on the device": ({"resident_share": 1e-12}, "not kept on the device"),
+    "a dataset without tensors": ({"dataset": Component("dataset", "toys/Unheld")}, "Unheld has no tensors()"),
+    "no room on the device": ({"resident_share": 1e-12}, "does not fit"),
+    "nothing is to be on the device": ({"resident_share": 0.0}, "resident_share is 0"),
     "nan_policy": ({"trainer": Component("trainer", "synicix-core/NNTrainer", {"nan_policy": "skip"})}, "nan_policy"),
     "micro-batches": ({"micro_batches": 4}, "split"),
     "channels last": (
