@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 
 from synicix_core.errors import ClaimLost
 from synicix_core.runner.executor_process import Death, ExecutorProcess
+from synicix_core.runner.hearing import Hearing
 from synicix_core.runner.interruption import Interruption
 from synicix_core.runner.memory_kills import count_memory_kills
 from synicix_core.runner.pulse import Pulse
@@ -17,7 +17,6 @@ from synicix_core.tables.queue import Claim, Problem
 
 __all__ = ["RELEASE_SECONDS", "Attendance", "Ended", "problem_of_death"]
 
-_LOOK_SECONDS = 0.5
 RELEASE_SECONDS = 2.0
 """What is kept of the time to stop in, for giving the task back."""
 
@@ -95,16 +94,12 @@ class Attendance:
             If the claim was taken away; the executor is ended then.
         """
         progress: dict[str, Any] = {}
-        heard = looked = time.monotonic()
+        hearing = Hearing(self._executor.channel, self._stall_seconds)
         asked = False
         while True:
-            messages = self._executor.channel.receive(_LOOK_SECONDS)
-            now = time.monotonic()
+            messages = hearing.receive()
             if messages is None:
                 return self._died()
-            # Nobody hangs because this process was stopped for a while.
-            heard = now if messages else heard + max(now - looked - 2 * _LOOK_SECONDS, 0.0)
-            looked = now
             for message in messages:
                 if (ended := self._ended(message)) is not None:
                     return ended
@@ -123,10 +118,9 @@ class Attendance:
                 if self._interrupted.seconds_left < RELEASE_SECONDS:
                     self._executor.close()
                     return Ended(epochs=progress.get("epoch"), executor_usable=False)
-            if now - heard > self._stall_seconds:
+            if (problem := hearing.hung()) is not None:
                 self._executor.close()
-                message_ = f"no progress for {self._stall_seconds:.0f} s; the executor hung"
-                return Ended(problem=Problem(message_, kind="hung", cause="hung"), executor_usable=False)
+                return Ended(problem=problem, executor_usable=False)
 
     @staticmethod
     def ask_to_stop(executor: ExecutorProcess) -> None:

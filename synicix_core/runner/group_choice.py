@@ -19,6 +19,8 @@ __all__ = ["GroupChoice", "Siblings"]
 _MD5 = "training_task_md5_hash"
 _A_FEW, _MOST = 50, 500
 """Candidates looked at: to see whether there are siblings at all, and at most."""
+_CRUMBS = 8
+"""No share is smaller than this part of a whole group: the last tasks of a sweep would go in ever smaller ones."""
 _LONELY_SECONDS = 10.0
 """So long nobody looks again for the siblings of tasks that had none."""
 _MOST_KEYS, _MOST_LONELY = 20_000, 1000
@@ -144,7 +146,7 @@ class GroupChoice:
         if self.fixed_size is not None:
             return size - 1
         share = math.ceil((siblings.total + 1) / max(siblings.workers, 1))
-        return min(size, share) - 1
+        return min(size, max(share, size // _CRUMBS)) - 1
 
     def _may_have_any(self, row: Mapping[str, Any]) -> bool:
         key = self._key(row)

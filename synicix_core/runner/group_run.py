@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from synicix_core.errors import ClaimLost
 from synicix_core.runner.attendance import RELEASE_SECONDS, Attendance, problem_of_death
 from synicix_core.runner.executor_process import ExecutorProcess
+from synicix_core.runner.hearing import Hearing
 from synicix_core.runner.interruption import Interruption
 from synicix_core.runner.memory_kills import count_memory_kills
 from synicix_core.runner.pulse import Pulse
@@ -17,7 +18,6 @@ from synicix_core.tables.queue import Claim, Problem
 
 __all__ = ["GroupEnd", "GroupMember", "GroupRun", "MemberEnds", "Trained"]
 
-_LOOK_SECONDS = 0.5
 _GATHER_SECONDS = 1.0
 """A result waits so long for others to be committed with it, while the executor trains the rest."""
 
@@ -144,20 +144,16 @@ class GroupRun:
 
     def wait(self) -> GroupEnd:
         """Return how the group ended; results that came last are left in `trained`."""
-        heard = looked = time.monotonic()
+        hearing = Hearing(self._executor.channel, self._stall_seconds)
         asked = False
         while True:
-            messages = self._executor.channel.receive(_LOOK_SECONDS)
-            now = time.monotonic()
+            messages = hearing.receive()
             if messages is None:
                 return self._died()
-            # Nobody hangs because this process was stopped for a while.
-            heard = now if messages else heard + max(now - looked - 2 * _LOOK_SECONDS, 0.0)
-            looked = now
             over = self._hear(messages)
             if over is not None:
                 return self._end(None if over["error"] is None else _problem(over["error"]), over["error"])
-            if self.trained and now - self._oldest >= _GATHER_SECONDS:
+            if self.trained and time.monotonic() - self._oldest >= _GATHER_SECONDS:
                 self._commit()
             self.beat()
             if self._interrupted():
@@ -169,11 +165,10 @@ class GroupRun:
                     self._usable = False
                     self._executor.close()
                     return self._end(None)
-            if now - heard > self._stall_seconds:
+            if (problem := hearing.hung()) is not None:
                 self._usable = False
                 self._executor.close()
-                text = f"no progress for {self._stall_seconds:.0f} s; the executor hung"
-                return self._end(Problem(text, kind="hung", cause="hung"))
+                return self._end(problem)
 
     def abandoned(self, problem: Problem) -> GroupEnd:
         """Return the end of a group that nobody attends to any more; its executor is closed, and `trained` is kept."""

@@ -95,6 +95,7 @@ class GroupWorker:
         self._database = database
         self._interrupted = interrupted
         self._pulse = pulse
+        self._display = display
         size, lease_seconds = settings.group_size, settings.lease_seconds
         self._choice = GroupChoice(queue, size, lease_seconds, display, options.workers)
         self._ends = GroupEndings(queue, endings, database, interrupted, pulse, self._choice, accounted, news.tell)
@@ -174,6 +175,7 @@ class GroupWorker:
             with suppress(BrokenPipeError):  # that it is gone shows at the first look
                 size = self._choice.size(group.key)
                 executor.channel.send({"type": "group", "specs": pack(specs), "size": size})
+            self._display.message(f"{len(specs)} tasks are trained as one.")
             for member, spec in zip(group.members, specs, strict=True):
                 run.beat()  # observers may take their time, each for each member
                 announce(member, spec)

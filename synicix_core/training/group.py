@@ -19,7 +19,8 @@ from synicix_core.training.likeness import difference
 from synicix_core.training.random_state import capture
 from synicix_core.training.spec import TaskObserver, TaskOutcome, TaskSpec, TaskState
 from synicix_core.training.stack import Stack
-from synicix_core.training.stack_probe import Finding, confirm, probe, why_alone
+from synicix_core.training.stack_conditions import why_alone
+from synicix_core.training.stack_probe import Finding, confirm, probe
 from synicix_core.training.stacked_scores import stacked_scores
 from synicix_core.training.task_run import TaskRun
 from synicix_core.training.tiers import forget_tiers

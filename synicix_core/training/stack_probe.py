@@ -4,35 +4,46 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 
 from synicix_core.errors import SynicixError
 from synicix_core.registry import Registry
 from synicix_core.training.batches import full_precision, map_tensors, split_output
 from synicix_core.training.closeness import close
-from synicix_core.training.likeness import difference, plain_attributes
-from synicix_core.training.loaders import TaskDataLoader
+from synicix_core.training.likeness import difference
 from synicix_core.training.loss_sums import LossSums
 from synicix_core.training.nn_trainer import NNTrainer
-from synicix_core.training.random_state import capture
 from synicix_core.training.resident import free_bytes
 from synicix_core.training.spec import TaskSpec, Unheard
 from synicix_core.training.stack import Stack
-from synicix_core.training.stacked_model import Gradients, Mode, StackedModel
+from synicix_core.training.stack_conditions import why_alone
+from synicix_core.training.stacked_model import Mode, StackedModel
+from synicix_core.training.step_comparison import (
+    Unfit,
+    batch_of,
+    buffers_of,
+    difference_in_a_step,
+    is_coarse,
+    leaves,
+    no_change_of_attributes,
+    no_random_numbers_of_its_own,
+    positions_of,
+    put_back,
+    step_alone,
+    step_stacked,
+    weights_of,
+)
 from synicix_core.training.task_run import TaskRun
-from synicix_core.training.tier_pass import criterion_loss
 from synicix_core.training.torch_state import restored_torch_state
 from synicix_core.training.training_run import TrainingRun
 
-__all__ = ["Finding", "confirm", "probe", "why_alone"]
+__all__ = ["Finding", "confirm", "probe"]
 
 _MODES: tuple[Mode, ...] = ("forward", "gradient")
 _MOST = {"cpu": 64, "cuda": 256}
@@ -80,10 +91,6 @@ class Finding:
     params: dict[str, Any] = field(default_factory=dict)
 
 
-class _Unfit(Exception):
-    """Why tasks of this kind are not stacked."""
-
-
 def probe(spec: TaskSpec, registry: Registry, limit: int | None, progress: Callable[[], None]) -> Finding:
     """Try a task: one step of a stack against the same step alone, then some steps of both by the clock.
 
@@ -105,7 +112,7 @@ def probe(spec: TaskSpec, registry: Registry, limit: int | None, progress: Calla
         trial = _Trial(spec, registry, folder, ending, progress)
         try:
             return trial.find(limit)
-        except _Unfit as error:
+        except Unfit as error:
             return Finding(1, str(error))
         except Exception as error:  # of the task itself, which will end in it alone
             return Finding(1, f"trying it raised {_brief(error)}")
@@ -115,53 +122,11 @@ def confirm(runs: Sequence[TrainingRun], mode: Mode) -> str:
     """Say why two trainings of a group, which have just been built, cannot be stacked in that way; empty if they can."""
     with restored_torch_state():
         try:
-            return _difference_in_a_step(runs, mode)
-        except _Unfit as error:
+            return difference_in_a_step(runs, mode)
+        except Unfit as error:
             return str(error)
         except Exception as error:
             return _brief(error)
-
-
-def why_alone(run: TaskRun) -> str:
-    """Say why a prepared task cannot be a part of any stack; empty where it can."""
-    trainer = run.trainer
-    if type(trainer) is not NNTrainer:
-        return "only NNTrainer trains several tasks as one"
-    if not run.tiers.is_resident:
-        if not run.spec.resident_share:
-            return "resident_share is 0, and only what is on the device is trained as one"
-        named = type(run.tiers.datasets["train"]).__name__
-        if not hasattr(run.tiers.datasets["train"], "tensors"):
-            return f"its dataset {named} has no tensors()"
-        return f"its dataset {named} does not fit into the share of the device's memory that resident_share gives"
-    optimization = trainer.run.optimization
-    if optimization.precision.scaler is not None:
-        return "scaled gradients (fp16) are each task's own"
-    if optimization.skip_nonfinite:
-        return 'nan_policy "skip" looks at every step'
-    if optimization.parts > 1:
-        return "its batches are split, because memory ran out"
-    if optimization.channels_last:
-        return "channels_last has no stacked form"
-    if not _knows_its_order(trainer.run.batches.loader):
-        return "its sampler gives the examples of an epoch only bit by bit"
-    if len({(parameter.dtype, parameter.device) for parameter in trainer.model.parameters()}) != 1:
-        return "its parameters are of several dtypes, or on several devices"
-    if any(_hooks(module) for module in trainer.model.modules()):
-        return "its model has hooks"
-    return ""
-
-
-def _knows_its_order(loader: Any) -> bool:
-    sampler = loader.sampler
-    ordinary = type(loader.batch_sampler) is BatchSampler and not loader.batch_sampler.drop_last
-    drawn = type(sampler) is RandomSampler and sampler.generator is not None and not sampler.replacement
-    return ordinary and len(sampler) == len(loader.dataset) and (drawn or type(sampler) is SequentialSampler)
-
-
-def _hooks(module: torch.nn.Module) -> bool:
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(module, kind) for kind in kinds)
 
 
 class _Trial:
@@ -181,19 +146,19 @@ class _Trial:
     def find(self, limit: int | None) -> Finding:
         first = self._build(1)[0]
         if why := why_alone(first):
-            raise _Unfit(why)
+            raise Unfit(why)
         if limit == 1:
-            raise _Unfit("a group of one was asked for")
+            raise Unfit("a group of one was asked for")
         device = first.device
         most = min(limit or _MOST[device.type], _fitting(first.trainer.model, device))
         if most < 2:
-            raise _Unfit("its models are too large to gain by it")
+            raise Unfit("its models are too large to gain by it")
         pair = [first, *self._build(2)]
         if why := difference(pair[0].trainer.model, pair[1].trainer.model):
-            raise _Unfit(f"models of different seeds differ: {why}")
+            raise Unfit(f"models of different seeds differ: {why}")
         mode = self._mode()
         if why := self._difference_after_steps(mode):
-            raise _Unfit(why)
+            raise Unfit(why)
         self._look_at_metric()
         if limit is not None:
             self._build(min(most, _EXACT))
@@ -204,7 +169,7 @@ class _Trial:
         times = {size: self._clock_stack(size, mode) / size for size in sizes}
         best = min(times, key=lambda size: times[size])
         if times[best] > _GAIN * alone:
-            raise _Unfit(
+            raise Unfit(
                 f"a step of {best} as one takes {1000 * times[best]:.2f} ms per task, one by one {1000 * alone:.2f} ms"
             )
         return self._finding(best, mode)
@@ -243,36 +208,36 @@ class _Trial:
         """Return the first way in which a step of two is the step of each alone."""
         runs = self._runs[:2]
         saved = runs[0].model.state_dict()
-        unseen = {name: buffer for name, buffer in _buffers(runs[0]).items() if name not in saved}
-        with _put_back(runs):
-            _alone(runs[0], _batch(runs[0]))
-            after = _buffers(runs[0])
+        unseen = {name: buffer for name, buffer in buffers_of(runs[0]).items() if name not in saved}
+        with put_back(runs):
+            step_alone(runs[0], batch_of(runs[0]))
+            after = buffers_of(runs[0])
         self._changes_unseen = not all(torch.equal(buffer, after[name]) for name, buffer in unseen.items())
         reasons = []
         for mode in _MODES:
             try:
-                why = _difference_in_a_step(runs, mode)
-            except _Unfit:
+                why = difference_in_a_step(runs, mode)
+            except Unfit:
                 raise
             except Exception as error:
                 why = _brief(error)
             if not why:
                 return mode
             reasons.append(why)
-        raise _Unfit(reasons[0])
+        raise Unfit(reasons[0])
 
     def _difference_after_steps(self, mode: Mode) -> str:
         """Say how steps with everything that belongs to them, optimizer and average and all, move two models otherwise."""
         alone = [self._build_one(number).trainer.run for number in range(2)]
         stacked = [self._build_one(number).trainer.run for number in range(2)]
-        before = [_weights(run) for run in alone]
+        before = [weights_of(run) for run in alone]
         stack = Stack(stacked, mode, evaluates=False)
         try:
             for last in (False, True):
                 for run in alone:
-                    batches = [_batch(run, last=last) for _ in range(run.accumulate)]
+                    batches = [batch_of(run, last=last) for _ in range(run.accumulate)]
                     run.optimization.step(batches, LossSums(run.optimization.criterion))
-                rows = torch.stack([_positions(run, last=last) for run in stacked])
+                rows = torch.stack([positions_of(run, last=last) for run in stacked])
                 stack.step([rows] * stacked[0].accumulate)
                 for run in stacked:
                     run.optimization.learning_rate.after_step()
@@ -282,7 +247,7 @@ class _Trial:
         finally:
             stack.release()
         for start, one, other in zip(before, alone, stacked, strict=True):
-            moved, apart = _weights(one) - start, _weights(one) - _weights(other)
+            moved, apart = weights_of(one) - start, weights_of(one) - weights_of(other)
             if not float(apart.norm()) <= _APART * float(moved.norm()):
                 return "some steps in a stack move the weights otherwise than alone"
         return ""
@@ -293,9 +258,9 @@ class _Trial:
             return
         with torch.no_grad():
             run.model.eval()
-            inputs, targets = _batch(run)
+            inputs, targets = batch_of(run)
             output = full_precision(split_output(run.model(inputs))[0])
-        with _no_random_numbers_of_its_own("its metric"):
+        with no_random_numbers_of_its_own("its metric"):
             run.metric(output, targets)
 
     def _is_exact(self, mode: Mode) -> bool:
@@ -307,9 +272,9 @@ class _Trial:
         for last in (False, True):
             found = []
             for count in range(1, len(runs) + 1):
-                batches = [_batch(run, last=last) for run in runs]
-                with _put_back(runs[:count]):
-                    losses, penalties, gradients = _stacked(runs[:count], batches[:count], mode)
+                batches = [batch_of(run, last=last) for run in runs]
+                with put_back(runs[:count]):
+                    losses, penalties, gradients = step_stacked(runs[:count], batches[:count], mode)
                     found.append([losses[0], penalties[0], *(g[0] for g in gradients.values() if g is not None)])
             if not all(
                 torch.equal(one, other) for others in found[1:] for one, other in zip(found[0], others, strict=True)
@@ -322,15 +287,15 @@ class _Trial:
         if mode == "gradient":
             return False
         runs = self._runs[:2]
-        inputs, targets = _batch(runs[0])
+        inputs, targets = batch_of(runs[0])
         alone = []
         for run in runs:
             run.model.eval()
             with (
                 torch.no_grad(),
                 run.optimization.precision.autocast(),
-                _no_random_numbers_of_its_own(),
-                _no_change_of_attributes(run),
+                no_random_numbers_of_its_own(),
+                no_change_of_attributes(run),
             ):
                 alone.append(full_precision(split_output(run.model(map_tensors(torch.clone, inputs)))[0]))
         first = runs[0].optimization
@@ -344,9 +309,9 @@ class _Trial:
         finally:
             model.release()
         return all(
-            close(one, other[k], coarse=_is_coarse(runs[0]))
+            close(one, other[k], coarse=is_coarse(runs[0]))
             for k, output in enumerate(alone)
-            for one, other in zip(_leaves(output), _leaves(together), strict=True)
+            for one, other in zip(leaves(output), leaves(together), strict=True)
         )
 
     def _clock(self, steps: Sequence[Callable[[], object]]) -> float:
@@ -363,11 +328,11 @@ class _Trial:
         return least
 
     def _step_alone(self, run: TrainingRun) -> None:
-        run.optimization.step([_batch(run)], LossSums(run.optimization.criterion))
+        run.optimization.step([batch_of(run)], LossSums(run.optimization.criterion))
 
     def _clock_stack(self, count: int, mode: Mode) -> float:
         stack = Stack(self._runs[:count], mode, evaluates=False)
-        positions = torch.stack([_positions(run) for run in stack.runs])
+        positions = torch.stack([positions_of(run) for run in stack.runs])
         try:
             return self._clock([lambda: stack.step([positions])])
         except torch.OutOfMemoryError:
@@ -380,168 +345,6 @@ def _fitting(model: torch.nn.Module, device: torch.device) -> int:
     weights = sum(parameter.numel() for parameter in model.parameters())
     room = _CACHE_BYTES if device.type == "cpu" else int(_SHARE_OF_FREE * free_bytes(device))
     return max(room // max(weights * _BYTES_PER_WEIGHT, 1), 1)
-
-
-def _batch(run: TrainingRun, *, last: bool = False) -> Any:
-    """Return the first or the last batch of an epoch, without any effect on the order of the epochs."""
-    loader = run.batches.loader
-    assert isinstance(loader, TaskDataLoader) and loader.resident is not None
-    return loader.resident.take(_positions(run, last=last))
-
-
-def _positions(run: TrainingRun, *, last: bool = False) -> Tensor:
-    loader = run.batches.loader
-    assert isinstance(loader, TaskDataLoader) and loader.batch_size is not None
-    generator = loader.sampler.generator if isinstance(loader.sampler, RandomSampler) else None
-    before = generator.get_state() if generator is not None else None
-    order = loader.order()
-    assert order is not None
-    if generator is not None and before is not None:
-        generator.set_state(before)
-    return torch.split(order, loader.batch_size)[-1 if last else 0]
-
-
-def _alone(run: TrainingRun, batch: Any) -> list[Tensor]:
-    """Return loss, penalty and gradients of one training step, as `Optimization` computes them."""
-    optimization = run.optimization
-    run.model.train()
-    run.model.zero_grad()
-    with _no_random_numbers_of_its_own(), _no_change_of_attributes(run):
-        with optimization.precision.autocast():
-            output, penalty = split_output(run.model(batch[0]))
-        loss = criterion_loss(optimization.criterion, full_precision(output), batch[1])
-        penalty = torch.zeros_like(loss) if penalty is None else penalty
-        (loss + penalty).backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
-    gradients = [p.grad for p in run.model.parameters() if p.requires_grad and p.grad is not None]
-    run.model.zero_grad()
-    return [loss.detach(), penalty.detach(), *gradients]
-
-
-def _stacked(runs: Sequence[TrainingRun], batches: Sequence[Any], mode: Mode) -> Gradients:
-    first = runs[0].optimization
-    model = StackedModel([run.model for run in runs], first.criterion, first.precision.autocast, mode)
-    inputs, targets = (_stack_nested([batch[part] for batch in batches]) for part in (0, 1))
-    try:
-        return model.gradients(inputs, targets)
-    finally:
-        model.release()
-
-
-def _stack_nested(values: Sequence[Any]) -> Any:
-    columns = [_leaves(value) for value in values]
-    stacked = iter([torch.stack(leaves) for leaves in zip(*columns, strict=True)])
-    return map_tensors(lambda _: next(stacked), values[0])
-
-
-def _leaves(value: Any) -> list[Tensor]:
-    found: list[Tensor] = []
-
-    def note(tensor: Tensor) -> Tensor:
-        found.append(tensor)
-        return tensor
-
-    map_tensors(note, value)
-    return found
-
-
-def _difference_in_a_step(runs: Sequence[TrainingRun], mode: Mode) -> str:
-    """Say in what a step of some as one differs from the step of each alone, for a whole batch and for the last one."""
-    for last in (False, True):
-        with _put_back(runs):
-            alone = [_alone(run, _batch(run, last=last)) for run in runs]
-            buffers = [_buffers(run) for run in runs]
-        with _put_back(runs):
-            with _no_random_numbers_of_its_own(), _no_change_of_attributes(runs[0]):
-                together = _stacked(runs, [_batch(run, last=last) for run in runs], mode)
-            after = [_buffers(run) for run in runs]
-        coarse = _is_coarse(runs[0])
-        if why := _unlike(alone, together, coarse) or _unlike_buffers(buffers, after, coarse):
-            return why
-    return ""
-
-
-def _is_coarse(run: TrainingRun) -> bool:
-    return run.optimization.precision.resolved != "fp32"
-
-
-def _weights(run: TrainingRun) -> Tensor:
-    """Return all weights that learn, and their averages, as one vector."""
-    average = run.optimization.average
-    tensors = [p for p in run.model.parameters() if p.requires_grad] + (average.values if average is not None else [])
-    return torch.cat([tensor.detach().reshape(-1).double().cpu() for tensor in tensors])
-
-
-def _unlike(alone: Sequence[Sequence[Tensor]], together: Gradients, coarse: bool) -> str:
-    losses, penalties, gradients = together
-    found = [gradient for gradient in gradients.values() if gradient is not None]
-    for k, (loss, penalty, *own) in enumerate(alone):
-        if len(own) != len(found):
-            return "in a stack other parameters take part than alone"
-        for what, one, other in (
-            ("loss", loss, losses[k]),
-            ("penalty", penalty, penalties[k]),
-            *(("gradient", one, other[k]) for one, other in zip(own, found, strict=True)),
-        ):
-            if not close(one, other, coarse=coarse):
-                return f"the {what} of a step in a stack is not the one alone"
-    return ""
-
-
-def _unlike_buffers(alone: Sequence[dict[str, Tensor]], together: Sequence[dict[str, Tensor]], coarse: bool) -> str:
-    for one, other in zip(alone, together, strict=True):
-        for name, buffer in one.items():
-            if name not in other or buffer.shape != other[name].shape or not close(buffer, other[name], coarse=coarse):
-                return f"its buffer {name} changes otherwise in a stack than alone"
-    return ""
-
-
-def _buffers(run: TrainingRun) -> dict[str, Tensor]:
-    return {name: buffer.detach().clone() for name, buffer in run.model.named_buffers()}
-
-
-@contextmanager
-def _put_back(runs: Sequence[TrainingRun]) -> Iterator[None]:
-    """Undo what a step does to buffers and generators, so that the next one begins where it began."""
-    buffers = [_buffers(run) for run in runs]
-    generators = [run.optimization.dropout for run in runs]
-    states = [generator.get_state() if generator is not None else None for generator in generators]
-    try:
-        yield
-    finally:
-        for run, kept in zip(runs, buffers, strict=True):
-            for name, buffer in run.model.named_buffers():
-                if name in kept and kept[name].shape == buffer.shape:
-                    buffer.copy_(kept[name])
-        for generator, state in zip(generators, states, strict=True):
-            if generator is not None and state is not None:
-                generator.set_state(state)
-
-
-@contextmanager
-def _no_random_numbers_of_its_own(whose: str = "its model or criterion") -> Iterator[None]:
-    before = _random_state()
-    yield
-    if _random_state() != before:
-        raise _Unfit(f"{whose} draws random numbers of its own; only torch.nn's layers of dropout may")
-
-
-def _random_state() -> list[bytes]:
-    """Return the state of the process's generators, to be compared."""
-    state = capture({})
-    rest = (state["python"][::2], state["numpy"][2:])
-    return [repr(rest).encode(), *(tensor.numpy().tobytes() for tensor in _leaves(list(state.values())))]
-
-
-@contextmanager
-def _no_change_of_attributes(run: TrainingRun) -> Iterator[None]:
-    owners = (run.model, run.optimization.criterion)
-    before = [plain_attributes(owner) for owner in owners]
-    yield
-    for known, owner in zip(before, owners, strict=True):
-        now = plain_attributes(owner)
-        changed = sorted(name for name in known.keys() | now.keys() if known.get(name) != now.get(name))
-        if changed:
-            raise _Unfit(f"{', '.join(changed[:3])} changes as the model learns")
 
 
 def _wait(device: torch.device) -> None:

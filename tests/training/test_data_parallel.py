@@ -19,6 +19,7 @@ from synicix_core.training.saved_files import load_checksummed
 from synicix_core.training.shares import Share, Whole, shared
 from synicix_core.training.spec import Component, TaskOutcome, TaskSpec
 from tests.conftest import TOY_LAB
+from tests.training.talking import ENDS, send, until
 
 KIT = str(Path(__file__).parents[1] / "parallel_kit")
 HISTORIES = ("training_epoch_loss_history", "validation_epoch_loss_history", "regularization_loss_history")
@@ -76,25 +77,6 @@ def task(
         devices=2,
     )
     return dataclasses.replace(spec, **changes)
-
-
-def send(executor: ExecutorProcess, spec: TaskSpec) -> None:
-    executor.channel.send({"type": "task", "spec": spec.to_wire()})
-
-
-def until(executor: ExecutorProcess, *kinds: str) -> list[dict[str, Any]]:
-    """Return the messages up to the first of these kinds."""
-    heard: list[dict[str, Any]] = []
-    deadline = time.monotonic() + 120
-    while not heard or heard[-1]["type"] not in kinds:
-        assert time.monotonic() < deadline, heard
-        arrived = executor.channel.receive(1.0)
-        assert arrived is not None, executor.death()
-        heard += [message for message in arrived if message["type"] != "progress"]
-    return heard
-
-
-ENDS = ("done", "error", "interrupted")
 
 
 def train(executor: ExecutorProcess, spec: TaskSpec) -> tuple[TaskOutcome, dict[str, torch.Tensor]]:

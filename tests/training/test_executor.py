@@ -15,6 +15,7 @@ import pytest
 from synicix_core.runner.executor_process import ExecutorProcess
 from synicix_core.training.spec import Component, TaskOutcome, TaskSpec
 from tests.conftest import TOY_LAB
+from tests.training.talking import ENDS, send, until
 
 pytestmark = pytest.mark.slow
 
@@ -63,25 +64,6 @@ def toy(folder: Path, how: str | None = None, **changes: Any) -> TaskSpec:
         checkpoint_path=str(folder / "models" / "0.1.checkpoint"),
     )
     return dataclasses.replace(spec, **changes)
-
-
-def send(executor: ExecutorProcess, spec: TaskSpec) -> None:
-    executor.channel.send({"type": "task", "spec": spec.to_wire()})
-
-
-def until(executor: ExecutorProcess, *kinds: str) -> list[dict[str, Any]]:
-    """Return the messages up to the first of these kinds."""
-    heard: list[dict[str, Any]] = []
-    deadline = time.monotonic() + 120
-    while not heard or heard[-1]["type"] not in kinds:
-        assert time.monotonic() < deadline, heard
-        arrived = executor.channel.receive(1.0)
-        assert arrived is not None, executor.death()
-        heard += [message for message in arrived if message["type"] != "progress"]
-    return heard
-
-
-ENDS = ("done", "error", "interrupted")
 
 
 @pytest.mark.parametrize(
