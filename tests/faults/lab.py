@@ -47,7 +47,7 @@ _MODEL = {"model_provider": "Plodder"}
 _TRAINING = {
     "optimizer_provider": "Adam",
     "optimizer_class_params": {"lr": 0.05},
-    "trainer_class_params": {"scheduler": "plateau", "scheduler_params": {"patience": 1}, "early_stopping_patience": 4},
+    "trainer_class_params": {"scheduler": "plateau", "scheduler_params": {"patience": 1}, "early_stopping_patience": 9},
 }
 
 

@@ -136,7 +136,7 @@ class _ReadyExecutor:
 
     device, description, alive = "cpu", "none", True
 
-    def __init__(self, device: str, threads: int) -> None: ...
+    def __init__(self, device: str, threads: int, devices: int) -> None: ...
 
     def wait_ready(self, interrupted: Any) -> bool:
         return True
