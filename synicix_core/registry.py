@@ -156,6 +156,7 @@ class Registry:
         self._plugins: dict[str, Plugin] = {}
         self._problems: list[Problem] = []
         self._providers: dict[tuple[str, str], list[Registered]] = {}
+        self._stored: dict[tuple[str, str], Registered] = {}
         self._commands: list[tuple[Plugin, click.Command]] | None = None
         self.disabled: tuple[str, ...] = ()
         self._load_plugins(_scan() if entry_points is None else entry_points, disabled)
@@ -237,12 +238,14 @@ class Registry:
         ProviderNotFound
             If the distribution is not installed, does not provide the name, or only in another version.
         """
+        if (known := self._stored.get((kind, stored))) is not None:
+            return known
         distribution, short, version = _parse(stored)
         wanted = version or 1
         matches = self._matches(kind, distribution, short)
         for entry in matches:
             if entry.provider.version == wanted:
-                return entry
+                return self._stored.setdefault((kind, stored), entry)
         if matches:
             installed = ", ".join(str(entry.provider.version) for entry in matches)
             raise ProviderNotFound(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import logging
@@ -198,8 +199,9 @@ class Endings:
         self._returned()
 
     def discard(self, claim: Claim) -> None:
-        """Take away what was trained for a claim that was not to have a result."""
-        (self._settings.model_save_dir / model_path(claim.task, claim.attempt)).unlink(missing_ok=True)
+        """Take away what was trained for a claim that was not to have a result; what the disk keeps, `gc` finds."""
+        with contextlib.suppress(OSError):
+            (self._settings.model_save_dir / model_path(claim.task, claim.attempt)).unlink()
 
     def fail(self, claim: Claim, problem: Problem, *, can_split: bool = False) -> None:
         """End an attempt in an error, and have the task tried again if that kind of error makes it sensible.
@@ -264,7 +266,7 @@ class Endings:
                     raise
                 return
             except OSError as error:
-                # Writers of equal histories get into each other's way in a file store, and network disks have hiccups.
+                # Network disks have hiccups.
                 if pause is None:
                     raise refused(error) from error
                 self._patience.sleep(pause)

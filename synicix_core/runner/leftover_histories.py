@@ -15,7 +15,7 @@ from synicix_core.database.connection import STORE
 
 __all__ = ["HistoryStore"]
 
-_FOLDED = re.compile(r"((?:[a-z2-7]+/)*)([a-z2-7]{26})(\.saving)?")
+_FOLDED = re.compile(r"((?:[a-z2-7]+/)*)([a-z2-7]{26})((?:\.[0-9a-f]{16})?\.saving)?")
 
 
 class HistoryStore:

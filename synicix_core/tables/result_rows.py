@@ -6,8 +6,11 @@ it stores is made here with its own functions, so that it reads it back, and its
 
 from __future__ import annotations
 
+import contextlib
 import json
+import secrets
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from synicix_core.database.connection import STORE
@@ -72,6 +75,8 @@ class _Store:
         self._schema = schema
         self._spec = config.get_store_spec(STORE)
         self._backend = hash_registry.get_store_backend(STORE, config=config)
+        # Its own files a machine writes much faster by itself.
+        self._local = Path(self._backend._full_path("")) if self._backend.protocol == "file" else None
 
     def put(self, value: Any) -> dict[str, Any]:
         """Write a value unless one of equal content is there; return what the column holds."""
@@ -79,6 +84,29 @@ class _Store:
         digest = hash_registry.compute_hash(data)
         subfolding = tuple(self._spec["subfolding"]) if self._spec.get("subfolding") else None
         path = hash_registry.build_hash_path(digest, self._schema, subfolding, hash_prefix=self._spec["hash_prefix"])
-        if not self._backend.exists(path):
+        if self._local is not None:
+            _write(self._local / path, data)
+        elif not self._backend.exists(path):
             self._backend.put_buffer(data, path)
         return {"hash": digest, "path": path, "schema": self._schema, "store": STORE, "size": len(data)}
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file unless it is there, so that it is never there in part.
+
+    DataJoint writes under a name that two workers with equal histories would share, and the one that is later would fail.
+    """
+    if path.exists():
+        return
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.saving")
+    try:
+        try:
+            temporary.write_bytes(data)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(data)
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise

@@ -79,7 +79,17 @@ def load_state(model: nn.Module, path: str | Path, sha256: str | None = None) ->
                 where=str(path),
                 why=f"its sha256 is {found}, the result says {sha256}",
             )
-    state = load_plain(path)
+    put_state(model, load_plain(path), path)
+
+
+def put_state(model: nn.Module, state: Any, path: Path) -> None:
+    """Load what a file holds into `model`.
+
+    Raises
+    ------
+    CheckpointError
+        If it is not a ``state_dict``, or of another model.
+    """
     if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
         raise CheckpointError(
             "the saved file is no state_dict", where=str(path), why=f"it holds a {type(state).__name__}"

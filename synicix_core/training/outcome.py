@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from synicix_core.hashing import file_sha256
 from synicix_core.registry import Registry
 from synicix_core.training.build import TaskParts, notes_of
 from synicix_core.training.context import TaskContext
@@ -31,7 +30,7 @@ def make_outcome(
     context: TaskContext,
     device: torch.device,
     scores: dict[str, dict[str, float | None]],
-    partial: Path,
+    sha256: str,
     datasets: Mapping[str, Any],
 ) -> TaskOutcome:
     """Collect what a trained and scored task has to show.
@@ -46,8 +45,8 @@ def make_outcome(
         What the trainer was given.
     scores : dict
         ``{tier: {metric: value or None}}``.
-    partial : Path
-        The file of the weights.
+    sha256 : str
+        Of the file of the weights.
     datasets : mapping
         By tier.
     """
@@ -98,7 +97,7 @@ def make_outcome(
         validation_epoch_loss_history=histories["validation_epoch_loss_history"],
         regularization_loss_history=histories["regularization_loss_history"],
         model_class_params_history=params_history if params_history is not None else [],
-        model_sha256=file_sha256(partial),
+        model_sha256=sha256,
         train_seconds=context.train_seconds,
         provenance=provenance,
         notes=tuple(notes),

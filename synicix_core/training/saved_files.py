@@ -14,6 +14,7 @@ import pickle
 import secrets
 import struct
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +23,7 @@ import torch
 from synicix_core.errors import CheckpointError
 
 __all__ = [
+    "SavedState",
     "load_checksummed",
     "load_plain",
     "publish",
@@ -38,19 +40,46 @@ _FORMAT = 1
 _UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError)
 
 
-def save_atomically(value: Any, path: str | Path) -> None:
-    """Write `value` by ``torch.save`` so that a crash at any time leaves the old file or the new one.
+@dataclass(frozen=True)
+class SavedState:
+    """A ``state_dict`` that was written, and what its file must look like.
+
+    Attributes
+    ----------
+    state : dict
+        With its tensors on the CPU.
+    sha256 : str
+        Of what was written, taken while it was: a file of this digest holds `state`.
+    on_disk : bool
+        Whether the file is known to be on the disk, and not only in the system's memory.
+    """
+
+    state: dict[str, Any]
+    sha256: str
+    on_disk: bool
+
+
+def save_atomically(value: Any, path: str | Path, *, on_disk: bool = True) -> str:
+    """Write `value` by ``torch.save``, and return the sha256 of the file.
+
+    A crash at any time leaves the old file or the new one, unless not `on_disk`: then it is for whoever gives the file its
+    final name, by `publish`, to wait for the disk.
 
     Raises
     ------
     CheckpointError
         If it cannot be written. Its cause is the OSError where the disk refused.
     """
+    digest = ""
 
     def write(file: BinaryIO) -> None:
-        _save(value, _Payload(file, checksum=False))
+        nonlocal digest
+        payload = _Payload(file)
+        _save(value, payload)
+        digest = payload.sha256.hexdigest()
 
-    _replace(Path(path), write)
+    _replace(Path(path), write, on_disk=on_disk)
+    return digest
 
 
 def save_checksummed(value: Any, path: str | Path) -> None:
@@ -64,7 +93,7 @@ def save_checksummed(value: Any, path: str | Path) -> None:
 
     def write(file: BinaryIO) -> None:
         file.write(bytes(_HEADER.size))
-        payload = _Payload(file, checksum=True)
+        payload = _Payload(file)
         _save(value, payload)
         file.seek(0)
         file.write(_HEADER.pack(_MAGIC, _FORMAT, payload.size, payload.sha256.digest()))
@@ -72,14 +101,14 @@ def save_checksummed(value: Any, path: str | Path) -> None:
     _replace(Path(path), write)
 
 
-def save_state_dict(state: Mapping[str, Any], path: str | Path) -> None:
-    """Write a ``state_dict`` with its tensors on the CPU, so that it loads on any machine."""
+def save_state_dict(state: Mapping[str, Any], path: str | Path, *, on_disk: bool = True) -> SavedState:
+    """Write a ``state_dict`` with its tensors on the CPU, so that it loads on any machine; see `save_atomically`."""
     plain = {key: value.detach().cpu() if isinstance(value, torch.Tensor) else value for key, value in state.items()}
-    save_atomically(plain, path)
+    return SavedState(plain, save_atomically(plain, path, on_disk=on_disk), on_disk)
 
 
-def publish(partial: str | Path, path: str | Path) -> None:
-    """Give a file that somebody else wrote its final name, once it is on the disk.
+def publish(partial: str | Path, path: str | Path, *, on_disk: bool = False) -> None:
+    """Give a file that somebody else wrote its final name, once it is on the disk, which it may be known to be.
 
     Raises
     ------
@@ -88,11 +117,12 @@ def publish(partial: str | Path, path: str | Path) -> None:
     """
     partial, path = Path(partial), Path(path)
     try:
-        handle = os.open(partial, os.O_RDWR)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        if not on_disk:
+            handle = os.open(partial, os.O_RDWR)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
         partial.replace(path)
         _sync_directory(path.parent)
     except OSError as error:
@@ -170,12 +200,11 @@ class _Payload:
     its own, and aborts the process if that happens late enough.
     """
 
-    def __init__(self, file: BinaryIO, *, checksum: bool) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self.sha256 = hashlib.sha256()
         self.size = 0
         self.error: OSError | None = None
         self._file = file
-        self._checksum = checksum
 
     def write(self, data: memoryview | bytes) -> int:
         if self.error is None and not self._file.closed:
@@ -183,8 +212,7 @@ class _Payload:
                 self._file.write(data)
             except OSError as error:
                 self.error = error
-            if self._checksum:
-                self.sha256.update(data)
+            self.sha256.update(data)
             self.size += len(data)
         return len(data)
 
@@ -198,7 +226,7 @@ def _save(value: Any, payload: _Payload) -> None:
         raise payload.error
 
 
-def _replace(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def _replace(path: Path, write: Callable[[BinaryIO], None], *, on_disk: bool = True) -> None:
     # Not tempfile, whose files are private: models are read by other people.
     temporary = path.parent / f".{path.name.lstrip('.')}.{secrets.token_hex(8)}.tmp"
     try:
@@ -206,13 +234,15 @@ def _replace(path: Path, write: Callable[[BinaryIO], None]) -> None:
         try:
             with temporary.open("xb") as file:
                 write(file)
-                file.flush()
-                os.fsync(file.fileno())
+                if on_disk:
+                    file.flush()
+                    os.fsync(file.fileno())
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync_directory(path.parent)
+        if on_disk:
+            _sync_directory(path.parent)
     except (OSError, RuntimeError) as error:
         raise _unwritable(path, error) from error
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from synicix_core.errors import CheckpointError
+from synicix_core.errors import CheckpointError, DatasetError
+from synicix_core.hashing import file_sha256
 from synicix_core.registry import Registry
 from synicix_core.tables.code_digest import code_digest
 from synicix_core.training.build import (
@@ -23,11 +24,11 @@ from synicix_core.training.build import (
     trainer_arguments,
 )
 from synicix_core.training.context import make_context
-from synicix_core.training.load import load_state, score_tier
+from synicix_core.training.load import load_state, put_state, score_tier
 from synicix_core.training.outcome import make_outcome
 from synicix_core.training.provenance import describe_providers
 from synicix_core.training.random_state import seed_everything
-from synicix_core.training.saved_files import publish
+from synicix_core.training.saved_files import SavedState, publish
 from synicix_core.training.spec import TIERS, TaskObserver, TaskOutcome, TaskSpec, TaskState
 from synicix_core.training.tiers import Tiers, open_tiers
 from synicix_core.training.timed_loader import timed
@@ -186,9 +187,14 @@ class TaskRun:
         if scores is None:
             with building(self.parts.trainer):
                 self.trainer.load_best_performing_model()
+        with self.stopwatch.during(CHECKPOINT):
+            sha256 = self._digest()
+        saved = getattr(self.trainer, "saved", None)
+        # What the trainer says that it wrote, where the file is that to the bit.
+        saved = saved if isinstance(saved, SavedState) and saved.sha256 == sha256 else None
+        if scores is None:
             with self.stopwatch.during(EVALUATION):
-                scores = self._score()
-        self.stopwatch.switch(CHECKPOINT)  # its digest is taken, and it gets its name
+                scores = self._score(saved)
         outcome = make_outcome(
             self.spec,
             self.parts,
@@ -197,12 +203,12 @@ class TaskRun:
             self.context,
             self.device,
             scores,
-            self._partial,
+            sha256,
             self.tiers.datasets,
         )
         outcome.provenance.update(self.how)
-        publish(self._partial, self.spec.model_save_path)
-        self.stopwatch.switch(OTHER)
+        with self.stopwatch.during(CHECKPOINT):
+            publish(self._partial, self.spec.model_save_path, on_disk=saved is not None and saved.on_disk)
         outcome.provenance["timing"] = self.stopwatch.describe()
         return outcome
 
@@ -211,12 +217,24 @@ class TaskRun:
         with contextlib.suppress(OSError):
             self._partial.unlink()
 
-    def _score(self) -> dict[str, dict[str, float | None]]:
+    def _digest(self) -> str:
+        """Return the sha256 of what the trainer left; empty if there is no file, which is told where it is needed."""
+        if not self._partial.is_file():
+            return ""
+        try:
+            return file_sha256(self._partial)
+        except DatasetError as error:
+            raise CheckpointError("the saved model cannot be read", where=error.file or "", why=error.why) from error
+
+    def _score(self, saved: SavedState | None) -> dict[str, dict[str, float | None]]:
         spec, parts = self.spec, self.parts
-        # A new model from the file: so the file is known to be whole, and is what the scores belong to.
+        # A new model, of nothing but what is in the file, which is what the scores belong to.
         model = make_model(spec, parts)
         try:
-            load_state(model, self._partial)
+            if saved is not None:
+                put_state(model, saved.state, self._partial)
+            else:
+                load_state(model, self._partial)
         except CheckpointError as error:
             raise CheckpointError(
                 f"the trainer {parts.trainer.qualified} left no usable model",
