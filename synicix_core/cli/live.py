@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from shutil import get_terminal_size
 from typing import Any, TextIO
 
+from synicix_core.cli.group_progress import GroupProgress
 from synicix_core.cli.text_table import shorten
 from synicix_core.cli.wording import duration, number
 from synicix_core.runner.display import WorkerDisplay
@@ -38,9 +39,11 @@ class Once:
         self._display = display
         self._said: set[str] = set()
         self.task_started = display.task_started
+        self.group_started = display.group_started
         self.epoch_finished = display.epoch_finished
         self.task_finished = display.task_finished
         self.task_ended = display.task_ended
+        self.group_ended = display.group_ended
         self.close = display.close
 
     def message(self, text: str) -> None:
@@ -120,6 +123,7 @@ class Live:
         self._max_tasks = max_tasks
         self._title = ""
         self._epoch: Mapping[str, Any] = {}
+        self._group: GroupProgress | None = None
         self._done = self._failed = self._pending = 0
         self._seconds = 0.0
 
@@ -135,12 +139,22 @@ class Live:
         model = configs["model_provider"].rpartition("/")[2]
         self._title = f"{task[:8]}{again}: {model} on {configs['dataset_file_name']}"
         self._epoch = {"epoch_limit": configs["epoch_limit"]}
+        self._group = None
         self._pending = pending
         self._draw()
 
-    def epoch_finished(self, task: str, fields: Mapping[str, Any]) -> None:  # noqa: ARG002 - one task at a time
+    def group_started(self, group: Mapping[str, Mapping[str, Any]], pending: int) -> None:
+        """Show that tasks begin which are trained as one."""
+        self._group = GroupProgress(group)
+        self._title = self._group.title
+        self._pending = pending + len(group)
+        self._draw()
+
+    def epoch_finished(self, task: str, fields: Mapping[str, Any]) -> None:
         """Show an epoch, at most ten a second."""
         self._epoch = fields
+        if self._group is not None:
+            self._group.went_on(task, fields)
         if self._bottom.is_due():
             self._draw()
 
@@ -148,13 +162,17 @@ class Live:
         """Show the score for good."""
         self._done += 1
         self._seconds += seconds
-        self._end(lambda: self._lines.task_finished(task, result, seconds))
+        self._end([task], lambda: self._lines.task_finished(task, result, seconds))
 
     def task_ended(self, task: str, how: str, why: str) -> None:
         """Show for good why there is no result."""
         self._failed += how == "failed"
         # What is released is pending again.
-        self._end(lambda: self._lines.task_ended(task, how, why), pending=how == "released")
+        self._end([task], lambda: self._lines.task_ended(task, how, why), pending=how == "released")
+
+    def group_ended(self, tasks: Sequence[str], how: str, text: str) -> None:
+        """Show for good why there are no results of several tasks."""
+        self._end(tasks, lambda: self._lines.group_ended(tasks, how, text), pending=how == "released")
 
     def close(self) -> None:
         """Take the present state away; what was shown for good stays."""
@@ -162,10 +180,13 @@ class Live:
         self._title = ""
         self._bottom.stream.flush()
 
-    def _end(self, show: Callable[[], None], *, pending: bool = False) -> None:
+    def _end(self, tasks: Sequence[str], show: Callable[[], None], *, pending: bool = False) -> None:
         self._bottom.erase()
-        self._pending = max(self._pending - (not pending), 0)
-        self._title = ""
+        self._pending = max(self._pending - (0 if pending else len(tasks)), 0)
+        if self._group is not None:
+            self._group.ended(tasks)
+        if not self._group:
+            self._title, self._group = "", None
         show()
         self._draw()
 
@@ -175,10 +196,15 @@ class Live:
         self._bottom.draw([shorten(line, width) for line in lines])
 
     def _progress(self) -> str:
+        if self._group is not None:
+            return f"  {bar(self._group.epoch(), _BAR)}  {self._group.left()}"
         return f"  {bar(self._epoch, _BAR)}  {losses(self._epoch)}".rstrip()
 
     def _counts(self) -> str:
-        text = f"  {self._done:,} done, {self._failed:,} failed, {self._pending:,} pending"
+        together = len(self._group) if self._group is not None else 0
+        training = f"{together:,} in training, " if together else ""
+        pending = max(self._pending - together, 0)
+        text = f"  {self._done:,} done, {self._failed:,} failed, {training}{pending:,} pending"
         left = self._pending
         if self._max_tasks is not None:
             left = min(left, self._max_tasks - self._done - self._failed)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["show"]
 
 _TIERS = ("train", "validation", "test")
+_HEADINGS = {"fused": "trained as one"}
+"""Names in the provenance that people read otherwise."""
 
 
 @click.command(cls=Command)
@@ -183,7 +185,7 @@ def _attempt_lines(attempt: Mapping[str, Any], *, unfinished: bool) -> Iterator[
     seconds = duration((attempt["heartbeat_at"] - attempt["started_at"]).total_seconds())
     epoch = f", epoch {attempt['epoch']}" if attempt["epoch"] is not None else ""
     where = f"{attempt['host']}:{attempt['pid']}, {attempt['device']}"
-    yield f"  {attempt['attempt']}  {attempt['state']} on {where}{epoch}, {start} UTC for {seconds}"
+    yield f"  {attempt['attempt']}  {attempt['state']} on {where}{epoch}, {start} UTC, held for {seconds}"
     if attempt["error"]:
         yield f"     {attempt['error']}"
     if attempt["error_stack"] and unfinished:
@@ -198,7 +200,7 @@ def _provenance_lines(provenance: Mapping[str, Any]) -> Iterator[str]:
         elif name == "timing":
             yield "  timing  shown by --timing"
         elif isinstance(value, Mapping) and value:
-            yield f"  {name}"
+            yield f"  {_HEADINGS.get(name, name)}"
             yield from (f"    {key} {_short(item)}" for key, item in value.items())
         elif isinstance(value, Sequence) and not isinstance(value, str) and value:
             yield f"  {name}"

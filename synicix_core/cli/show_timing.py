@@ -15,6 +15,16 @@ _BAR = 32
 _LEAST_BAR = 8
 _BLOCK = "█"
 
+_EXPLAINED = {
+    "training": (
+        "learning that is not divided into forward and backward, because its steps run as a whole (recorded or compiled), "
+        "or because the trainer does not say what it does."
+    ),
+    "profiler": "starting the profiler, ending it and writing its file.",
+    "compiling": "making the code, or the recording, of a step before it is used.",
+}
+"""What the names of parts do not say by themselves."""
+
 
 def timing_facts(task: str, state: str, result: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return what is known about the time of a task.
@@ -31,19 +41,18 @@ def timing_facts(task: str, state: str, result: Mapping[str, Any] | None) -> dic
     Returns
     -------
     dict
-        ``task``, ``state``; ``timing``, as the result has it, or None; ``whole_seconds``, the sum of its parts; ``fused``, the
-        number of tasks that were trained together, None for one that was trained alone.
+        ``task``, ``state``; ``timing``, as the result has it, or None; ``whole_seconds``, the sum of its parts; ``group``, the
+        number of tasks that were trained as one, this one included; None for one that was trained alone.
     """
     provenance: Mapping[str, Any] = result["provenance"] if result is not None else {}
     timing = provenance.get("timing") or None
-    fused = provenance.get("fused") or None
-    fused = fused.get("tasks") if isinstance(fused, Mapping) else fused
+    together = provenance.get("fused") or None
     return {
         "task": task,
         "state": state,
         "timing": timing,
         "whole_seconds": sum(timing["seconds"].values()) if timing else None,
-        "fused": fused,
+        "group": together.get("tasks") if isinstance(together, Mapping) else together,
     }
 
 
@@ -62,16 +71,17 @@ def timing_lines(facts: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield _table(timing["seconds"])
     yield ""
+    yield from (f"{part}: {text}" for part, text in _EXPLAINED.items() if part in timing["seconds"])
     if timing["samples_per_second"] is not None:
         rate, steps = timing["samples_per_second"], timing["steps_per_second"]
         learnt = f"{count(timing['steps'], 'step')}, {count(timing['samples'], 'sample')}"
         yield f"{rate:,.0f} samples per second, {number(steps)} steps per second while it learnt ({learnt})."
     if timing.get("profiled"):
-        yield "Some of its steps were recorded for a profile, which made them slower."
-    if facts["fused"]:
+        yield "A profile was taken of some of its steps, which made them slower."
+    if facts["group"]:
         yield (
-            f"It was trained together with others, {facts['fused']} at first: these are its shares, the time of all "
-            "divided by how many there were at that time."
+            f"It was trained as one of a group, of {facts['group']} tasks at first: these are its shares, the time of "
+            "the group divided by how many were in it at that time."
         )
 
 

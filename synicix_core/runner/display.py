@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 __all__ = ["Dependable", "Silent", "WorkerDisplay"]
@@ -20,6 +20,9 @@ class WorkerDisplay(Protocol):
     def task_started(self, task: str, configs: Mapping[str, Any], attempt: int, pending: int) -> None:
         """Show that a task begins; `pending` tasks were waiting then, this one included."""
 
+    def group_started(self, group: Mapping[str, Mapping[str, Any]], pending: int) -> None:
+        """Show that tasks begin which are trained as one: by task, the columns of its configs; `pending` others wait."""
+
     def epoch_finished(self, task: str, fields: Mapping[str, Any]) -> None:
         """Show an epoch: ``epoch``, ``epoch_limit``, ``train_loss``, ``validation_loss``, ``seconds`` and what else there is."""
 
@@ -28,6 +31,9 @@ class WorkerDisplay(Protocol):
 
     def task_ended(self, task: str, how: str, why: str) -> None:
         """Show that an attempt ended without a result: ``failed``, ``released``, ``stopped`` (by a person) or ``lost``."""
+
+    def group_ended(self, tasks: Sequence[str], how: str, text: str) -> None:
+        """Show that tasks of a group ended alike without a result: how, see `task_ended`, and a sentence that names them."""
 
     def close(self) -> None:
         """Leave the terminal tidy."""
@@ -42,6 +48,9 @@ class Silent:
     def task_started(self, task: str, configs: Mapping[str, Any], attempt: int, pending: int) -> None:
         """Show nothing."""
 
+    def group_started(self, group: Mapping[str, Mapping[str, Any]], pending: int) -> None:
+        """Show nothing."""
+
     def epoch_finished(self, task: str, fields: Mapping[str, Any]) -> None:
         """Show nothing."""
 
@@ -49,6 +58,9 @@ class Silent:
         """Show nothing."""
 
     def task_ended(self, task: str, how: str, why: str) -> None:
+        """Show nothing."""
+
+    def group_ended(self, tasks: Sequence[str], how: str, text: str) -> None:
         """Show nothing."""
 
     def close(self) -> None:
@@ -76,6 +88,10 @@ class Dependable:
         """Show that a task begins."""
         self._show(lambda: self._display.task_started(task, configs, attempt, pending))
 
+    def group_started(self, group: Mapping[str, Mapping[str, Any]], pending: int) -> None:
+        """Show that tasks begin which are trained as one."""
+        self._show(lambda: self._display.group_started(group, pending))
+
     def epoch_finished(self, task: str, fields: Mapping[str, Any]) -> None:
         """Show an epoch."""
         self._show(lambda: self._display.epoch_finished(task, fields))
@@ -87,6 +103,10 @@ class Dependable:
     def task_ended(self, task: str, how: str, why: str) -> None:
         """Show that an attempt ended without a result."""
         self._show(lambda: self._display.task_ended(task, how, why))
+
+    def group_ended(self, tasks: Sequence[str], how: str, text: str) -> None:
+        """Show that tasks of a group ended alike without a result."""
+        self._show(lambda: self._display.group_ended(tasks, how, text))
 
     def close(self) -> None:
         """Leave the terminal tidy."""

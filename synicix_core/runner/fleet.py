@@ -27,7 +27,15 @@ _LOOK_SECONDS = 0.2
 _MARGIN_SECONDS = 10.0
 _KILL_SECONDS = 3.0
 _INTERRUPTED = "interrupted by a signal"
-_SHOWN = ("message", "task_started", "epoch_finished", "task_finished", "task_ended")
+_SHOWN = (
+    "message",
+    "task_started",
+    "group_started",
+    "epoch_finished",
+    "task_finished",
+    "task_ended",
+    "group_ended",
+)
 
 
 @dataclass(frozen=True)
@@ -227,7 +235,7 @@ class Fleet:
         if self._stop_until is None:
             self._stop_until = now + self._options.grace_seconds + _MARGIN_SECONDS
             name = signal.Signals(self._interrupted.signal or signal.SIGTERM).name
-            self._display.message(f"{name}: the workers save checkpoints and give their tasks back.")
+            self._display.message(f"{name}: the workers are asked to save checkpoints and to give their tasks back.")
             for worker in self._workers:
                 if worker.process is not None:
                     worker.process.tell(type="stop")

@@ -7,7 +7,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -21,7 +21,7 @@ _EPOCH_SECONDS = 0.2
 _FLUSH_SECONDS = 5.0
 # What the displays of a fleet show of a task and of its result.
 _CONFIGS = ("model_provider", "dataset_file_name")
-_RESULT = ("status", "epochs", "test_score")
+_RESULT = ("status", "epochs", "test_score", "train_seconds")
 
 
 class FleetLink:
@@ -94,8 +94,12 @@ class FleetLink:
     def task_started(self, task: str, configs: Mapping[str, Any], attempt: int, pending: int) -> None:
         """Have it shown that a task begins."""
         self._is_allowed = False
-        shown = {**{name: configs[name] for name in _CONFIGS}, "epoch_limit": int(configs["epoch_limit"])}
-        self._say("task_started", task=task, configs=shown, attempt=attempt, pending=pending)
+        self._say("task_started", task=task, configs=_shown(configs), attempt=attempt, pending=pending)
+
+    def group_started(self, group: Mapping[str, Mapping[str, Any]], pending: int) -> None:
+        """Have it shown that tasks begin which are trained as one."""
+        self._is_allowed = False
+        self._say("group_started", group={task: _shown(configs) for task, configs in group.items()}, pending=pending)
 
     def epoch_finished(self, task: str, fields: Mapping[str, Any]) -> None:
         """Have an epoch shown, at most five a second, and only if the last ones were read."""
@@ -113,6 +117,11 @@ class FleetLink:
         """Have it shown why there is no result."""
         self._is_allowed = False
         self._say("task_ended", task=task, how=how, why=why)
+
+    def group_ended(self, tasks: Sequence[str], how: str, text: str) -> None:
+        """Have it shown why there are no results."""
+        self._is_allowed = False
+        self._say("group_ended", tasks=list(tasks), how=how, text=text)
 
     def close(self) -> None:
         """Nothing is left to tidy on the terminal, which is the fleet's."""
@@ -153,6 +162,10 @@ class FleetLink:
     def _stop(self) -> None:
         if self._stopped.acquire(blocking=False):
             _notice()
+
+
+def _shown(configs: Mapping[str, Any]) -> dict[str, Any]:
+    return {**{name: configs[name] for name in _CONFIGS}, "epoch_limit": int(configs["epoch_limit"])}
 
 
 def _notice() -> None:

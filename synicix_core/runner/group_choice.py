@@ -77,6 +77,8 @@ class GroupChoice:
         self._display = display
         self._grouping = Grouping()
         self._sizes: dict[str, int] = {}
+        self._news: dict[str, str] = {}
+        self._is_met = self._told_of_few = False
         self._alone: set[str] = set()
         self._learned: dict[str, list[str]] = {}
         self._keys: dict[tuple[str, str, str], str | None] = {}
@@ -103,13 +105,17 @@ class GroupChoice:
         self._learn(model, listed)
         self._grouping.learn(model, [row["model_class_params"]])
         key = self._key(row)
-        if key is None or self._sizes.get(key) == 1 or self._queue.is_alone(claim):
+        if key is None:
+            self._tell_of_few(claim.task, "only tasks of NNTrainer are trained as one")
+            return None
+        if self._sizes.get(key) == 1 or self._queue.is_alone(claim):
             return None
         now = time.monotonic()
         if self._lonely.get((key, restriction), now) > now:
             return None
         siblings = self._look(key, row, self._likeness(claim, row, listed), restriction)
         if siblings is None:
+            self._tell_of_few(claim.task, "no other pending task is like it")
             if len(self._lonely) >= _MOST_LONELY:
                 self._lonely = {about: until for about, until in self._lonely.items() if until > now}
             self._lonely[key, restriction] = time.monotonic() + _LONELY_SECONDS
@@ -120,12 +126,47 @@ class GroupChoice:
         return self._sizes.get(key)
 
     def planned(self, key: str, task: str, size: int, reason: str) -> None:
-        """Take note of what was found out about a key; people are told once."""
+        """Take note of what was found out about a key; people are told once.
+
+        Parameters
+        ----------
+        key, task : str
+            Of which tasks, and one of them.
+        size : int
+            How many at a time; 1 is one by one.
+        reason : str
+            Why one by one, or why no more than that, or what is gained, if there is something to say.
+        """
+        why = reason.rstrip(".")
+        if size == 1 and why:
+            how = f"Tasks like {task[:8]} are trained one by one"
+            self._display.message(f"{how}{self._although()}: {why}.")
+        elif self.fixed_size is not None and not why:
+            size = self.fixed_size
+        elif self.fixed_size is not None and size < self.fixed_size:
+            self._display.message(f"Tasks like {task[:8]} are trained {size} at a time{self._although()}: {why}.")
         if size > 1:
-            size = self.fixed_size or size
-        elif reason:
-            self._display.message(f"Tasks like {task[:8]} are trained one by one: {reason.rstrip('.')}.")
+            self._news[key] = f"are trained as one, {why}" if why and self.fixed_size is None else "are trained as one"
         self._sizes[key] = size
+
+    def take_news(self, key: str) -> str:
+        """Return what is to be said of the first group of a key: that it is one, and what is gained; then empty."""
+        return self._news.pop(key, "")
+
+    def note_size(self, key: str, task: str, size: int) -> None:
+        """Tell people, once, that fewer tasks than they asked for are like one; what is left over in the end may be fewer."""
+        if size >= self._sizes.get(key, self.fixed_size or 1):
+            self._is_met = True
+        else:
+            self._tell_of_few(task, f"only {size - 1} other pending {'tasks are' if size > 2 else 'task is'} like it")
+
+    def _tell_of_few(self, task: str, why: str) -> None:
+        if self.fixed_size is not None and not (self._is_met or self._told_of_few):
+            self._told_of_few = True
+            self._display.message(f"{task[:8]}: {why}{self._although()}.")
+
+    def _although(self) -> str:
+        return "" if self.fixed_size is None else f", although --fuse {self.fixed_size} was asked for"
 
     def shrink(self, key: str, task: str, why: str) -> None:
         """Halve the groups of a key, of which one came to a bad end."""

@@ -9,14 +9,15 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 
 from synicix_core.errors import DatabaseUnavailable
-from synicix_core.runner.display import WorkerDisplay
 from synicix_core.runner.endings import Endings, problem_of
 from synicix_core.runner.executor_process import ExecutorProcess
 from synicix_core.runner.group_choice import GroupChoice, Siblings
+from synicix_core.runner.group_display import GroupDisplay
 from synicix_core.runner.group_endings import GroupEndings
 from synicix_core.runner.group_messages import pack
 from synicix_core.runner.group_plan import ask_for_plan
 from synicix_core.runner.group_run import GroupEnd, GroupMember, GroupRun, Trained
+from synicix_core.runner.group_words import several
 from synicix_core.runner.interruption import Interruption
 from synicix_core.runner.news import News
 from synicix_core.runner.options import WorkerOptions
@@ -65,7 +66,7 @@ class GroupWorker:
         Ends single claims.
     news : News
         Tells people and observers.
-    display : WorkerDisplay
+    display : GroupDisplay
         For people.
     accounted : callable
         Returns a context that makes a record of what goes wrong with a claim inside it.
@@ -84,7 +85,7 @@ class GroupWorker:
         pulse: Pulse,
         endings: Endings,
         news: News,
-        display: WorkerDisplay,
+        display: GroupDisplay,
         accounted: Callable[[Claim], AbstractContextManager[None]],
     ) -> None:
         self._queue = GroupQueue(queue)
@@ -96,6 +97,13 @@ class GroupWorker:
         self._interrupted = interrupted
         self._pulse = pulse
         self._display = display
+        self._overruled = (
+            ""
+            if settings.fuse in ("auto", "off") or settings.devices_per_task == 1
+            else (
+                f"--fuse {settings.fuse} has no effect: a task of {settings.devices_per_task} devices is trained by itself."
+            )
+        )
         size, lease_seconds = settings.group_size, settings.lease_seconds
         self._choice = GroupChoice(queue, size, lease_seconds, display, options.workers)
         self._ends = GroupEndings(queue, endings, database, interrupted, pulse, self._choice, accounted, news.tell)
@@ -130,20 +138,27 @@ class GroupWorker:
         ClaimLost
             If the claim was taken away meanwhile; the executor is closed then.
         """
+        if self._overruled:
+            self._display.message(self._overruled)
+            self._overruled = ""
         siblings = self._find(first)
         if siblings is not None and self._choice.size(siblings.key) is None:
             before_plan()
             self._plan(siblings.key, first, executor, make_spec())
             siblings = self._find(first)  # others may have claimed them meanwhile
         claimed = [] if siblings is None else self._claim(siblings, executor.device, allowed)
-        return Group(siblings.key, (first, *claimed)) if siblings is not None and claimed else None
+        if siblings is None or not claimed:
+            return None
+        if allowed is None and self._options.may_start_more is None:  # else somebody said how many there may be
+            self._choice.note_size(siblings.key, first.claim.task, 1 + len(claimed))
+        return Group(siblings.key, (first, *claimed))
 
     def train(
         self,
         group: Group,
         specs: Sequence[TaskSpec],
         executor: ExecutorProcess,
-        announce: Callable[[GroupMember, TaskSpec], None],
+        announce: Callable[[Sequence[GroupMember], Sequence[TaskSpec], Callable[[], object]], None],
         begun: float,
     ) -> tuple[list[Trained], bool]:
         """Have a group trained, and end all claims but those of the results that came last.
@@ -157,7 +172,7 @@ class GroupWorker:
         executor : ExecutorProcess
             Trains them.
         announce : callable
-            Tells that a member begins.
+            Tells that they begin; its third argument is to be called again and again if that takes long.
         begun : float
             When it was claimed, by the monotonic clock.
 
@@ -175,10 +190,10 @@ class GroupWorker:
             with suppress(BrokenPipeError):  # that it is gone shows at the first look
                 size = self._choice.size(group.key)
                 executor.channel.send({"type": "group", "specs": pack(specs), "size": size})
-            self._display.message(f"{len(specs)} tasks are trained as one.")
-            for member, spec in zip(group.members, specs, strict=True):
-                run.beat()  # observers may take their time, each for each member
-                announce(member, spec)
+            announce(group.members, specs, run.beat)  # observers may take their time, each for each member
+            tasks = [member.claim.task for member in group.members]
+            if news := self._choice.take_news(group.key):
+                self._display.message(f"{several(tasks)} {news}.")
             end = run.wait()
         except BaseException as error:
             # It still trains the group.
@@ -189,12 +204,15 @@ class GroupWorker:
         finally:
             self._ends.over()
         self._account(end)
+        self._display.flush()
         return run.trained, end.executor_usable
 
     def abandon(self, group: Group, error: Exception) -> None:
         """Give back a group that cannot be trained as one after all; its members are trained by themselves, which tells why."""
+        self._display.watch(member.claim.task for member in group.members)
         self._ends.begin(group.key, group.members)
         self._ends.died(group.members, problem_of(error), {})
+        self._display.flush()
 
     def commit(self, trained: Sequence[Trained], beside: Sequence[Claim] = ()) -> None:
         """Commit results, of groups and of single tasks, and keep other claims alive meanwhile."""

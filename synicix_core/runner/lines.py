@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
+
+from synicix_core.runner.group_words import tasks_named
 
 __all__ = ["Lines", "short_name"]
 
@@ -34,17 +36,29 @@ class Lines:
         model, data = short_name(configs["model_provider"]), configs["dataset_file_name"]
         self._print(f"{task[:8]}{again}: {model} on {data}, {pending} pending")
 
+    def group_started(self, group: Mapping[str, Mapping[str, Any]], pending: int) -> None:
+        """Print which tasks are trained as one, and how many are left besides."""
+        configs = next(iter(group.values()))
+        model, data = short_name(configs["model_provider"]), configs["dataset_file_name"]
+        named = tasks_named(list(group), "are claimed as a group ")
+        self._print(f"{named}: {model} on {data}, {pending} pending")
+
     def epoch_finished(self, task: str, fields: Mapping[str, Any]) -> None:
         """Print nothing: a log file does not want a line for each epoch."""
 
-    def task_finished(self, task: str, result: Mapping[str, Any], seconds: float) -> None:
-        """Print the score."""
+    def task_finished(self, task: str, result: Mapping[str, Any], seconds: float) -> None:  # noqa: ARG002 - for estimates
+        """Print the score, and how long it was trained, as `results` says it; of a task of a group that is its share."""
         score = "none" if result["test_score"] is None else f"{result['test_score']:.4g}"
-        self._print(f"{task[:8]}: {result['status']} after {result['epochs']} epochs, score {score}, {seconds:.1f} s")
+        trained = result["train_seconds"]
+        self._print(f"{task[:8]}: {result['status']} after {result['epochs']} epochs, score {score}, {trained:.1f} s")
 
     def task_ended(self, task: str, how: str, why: str) -> None:
         """Print why there is no result."""
         self._print(f"{task[:8]}: {how}: {why}")
+
+    def group_ended(self, tasks: Sequence[str], how: str, text: str) -> None:  # noqa: ARG002 - the sentence says it all
+        """Print why there are no results."""
+        self._print(text)
 
     def close(self) -> None:
         """Flush."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 
 from synicix_core.registry import get_registry
 from synicix_core.runner.executor_ends import failed, interrupted
-from synicix_core.runner.ranks import Loss, Ranks
+from synicix_core.runner.ranks import Loss, Ranks, devices_from
 from synicix_core.training.contract import TrainingInterrupted
 from synicix_core.training.launch import launch_environment
 from synicix_core.training.rank import run_first
-from synicix_core.training.spec import TaskObserver, TaskSpec, TaskState
+from synicix_core.training.spec import NoteTaker, TaskObserver, TaskSpec, TaskState
 
 if TYPE_CHECKING:
     from synicix_core.training.data_parallel import DataParallel
@@ -53,12 +53,15 @@ class ParallelTraining:
         self._ranks = ranks
         self._tell = tell
         self._parallel: DataParallel = ranks.join(device, threads)
+        self._news = _who_trains(devices_from(device, ranks.count), threads)
 
     def train(self, spec: TaskSpec, observer: TaskObserver) -> None:
         """Train a task, and tell the supervisor how it ended.
 
         After an error the executor is to be replaced, with all ranks: nobody knows where each of them stands.
         """
+        if isinstance(observer, NoteTaker):  # again for each task: who shows it says it once
+            observer.note(self._news)
         state = TaskState()
         end, needs_others = threading.Lock(), threading.Event()
         needs_others.set()
@@ -92,6 +95,20 @@ class ParallelTraining:
         """Tell how a task ended, unless that was told already."""
         if end.acquire(blocking=False):
             self._tell(message())
+
+
+def _who_trains(devices: Sequence[str], threads: int) -> str:
+    """Return a sentence about the processes that train, which people would otherwise only find in a list of processes."""
+    if devices[0] != "cpu":
+        named = ", ".join(devices[:-1]) + f" and {devices[-1]}"
+        return (
+            f"A task is trained on {named} at the same time, by a process for each; each takes its part of every batch."
+        )
+    each = f", with {threads} {'thread' if threads == 1 else 'threads'} each" if threads else ""
+    return (
+        f"A task is trained by {len(devices)} processes on this CPU{each}; each takes its part of every batch. "
+        "This is for trying it out: it is rarely faster than one process."
+    )
 
 
 def _may_be_a_lost_rank(error: BaseException) -> bool:

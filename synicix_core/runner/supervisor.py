@@ -21,6 +21,7 @@ from synicix_core.runner.dataset_cache import DatasetCache
 from synicix_core.runner.display import Dependable, Silent, WorkerDisplay
 from synicix_core.runner.endings import Endings, problem_of
 from synicix_core.runner.executor_process import ExecutorProcess
+from synicix_core.runner.group_display import GroupDisplay
 from synicix_core.runner.group_run import GroupMember, Trained
 from synicix_core.runner.group_worker import GroupWorker, NotBegun
 from synicix_core.runner.interruption import Interruption
@@ -51,6 +52,8 @@ _RECOVER_SECONDS = 5.0
 _WAIT_SECONDS = (0.5, 2.0)
 _COUNTED = 10_000
 """No further than this are pending tasks counted for people who watch."""
+_QUIET_SECONDS = 2.0
+"""So long it is not told of a task that its dataset is being prepared."""
 _MICRO_BATCHES = 4
 """Parts of a batch, once a whole one did not fit into memory."""
 
@@ -87,7 +90,7 @@ class Supervisor:
         self._settings = settings
         self._times = settings.worker
         self._options = options
-        self._display: WorkerDisplay = Dependable(display or Silent())
+        self._display = GroupDisplay(Dependable(display or Silent()))
         self._summary = WorkerSummary()
         self._observers = Observers(registry)
         self._cache = DatasetCache(settings, self._display.message)
@@ -297,11 +300,29 @@ class Supervisor:
         at_once = self._cache.is_at_hand(row["dataset_file_name"], row["dataset_file_sha256"])
         first = GroupMember(claim, row)
         if not at_once:
-            self._announce(first)
+            self._settle(claim)
+        announced = False
+        fetching = time.monotonic()
+
+        def announce_first() -> None:
+            nonlocal announced
+            if not announced:
+                announced = True
+                self._announce(first)
+
+        def tick() -> None:
+            self._tick(claim)
+            # Not before it is known with how many others it is trained, unless that takes long.
+            if not at_once and time.monotonic() - fetching >= _QUIET_SECONDS:
+                announce_first()
+
         with self._preparation.taking("data"):
-            path = self._cache.fetch(
-                row["dataset_file_name"], row["dataset_file_sha256"], tick=lambda: self._tick(claim)
-            )
+            try:
+                path = self._cache.fetch(row["dataset_file_name"], row["dataset_file_sha256"], tick=tick)
+            except Exception as error:
+                if not isinstance(error, DatabaseUnavailable):
+                    announce_first()  # what it ended in is told next
+                raise
         executor = self._executor
         assert executor is not None
         allowed = self._tasks_allowed()
@@ -320,13 +341,17 @@ class Supervisor:
             self._groups.abandon(group, error)
             return
 
-        def announce(member: GroupMember, spec: TaskSpec) -> None:
-            if at_once or member is not first:
-                self._announce(member)
-            self._say_where_it_starts(member.claim, spec)
+        def announce(members: Sequence[GroupMember], specs: Sequence[TaskSpec], tick: Callable[[], object]) -> None:
+            if len(members) == 1:
+                announce_first()
+            else:
+                self._settle(claim)
+                self._news.group_started(members, executor.device, tick, told=(claim,) if announced else ())
+            resumes = [any(Path(file).exists() for file in spec.resume_from) for spec in specs]
+            self._news.where_they_start([member.claim for member in members], resumes)
 
         if group is None:
-            self._train_one(first, specs[0], executor, announce, begun)
+            self._train_one(first, specs[0], executor, lambda: announce([first], specs, lambda: None), begun)
         else:
             trained, usable = self._groups.train(group, specs, executor, announce, begun)
             self._trained += trained
@@ -338,7 +363,7 @@ class Supervisor:
         member: GroupMember,
         spec: TaskSpec,
         executor: ExecutorProcess,
-        announce: Callable[[GroupMember, TaskSpec], None],
+        announce: Callable[[], None],
         begun: float,
     ) -> None:
         claim = member.claim
@@ -353,7 +378,7 @@ class Supervisor:
         with suppress(BrokenPipeError):  # that it is gone shows at the first look
             executor.channel.send({"type": "task", "spec": spec.to_wire()})
         try:
-            announce(member, spec)
+            announce()
             ended = attendance.wait()
         except BaseException:
             # It still trains this task; what it says of it must not be taken for news of the next one.
@@ -389,12 +414,6 @@ class Supervisor:
             return spec
         file = wanted if wanted.suffix == ".json" else wanted / f"{spec.task}.{spec.attempt}.trace.json"
         return replace(spec, profile=str(file))
-
-    def _say_where_it_starts(self, claim: Claim, spec: TaskSpec) -> None:
-        if claim.attempt > 1:
-            resumes = any(Path(file).exists() for file in spec.resume_from)
-            start = "has a checkpoint to go on from" if resumes else "starts from the beginning"
-            self._display.message(f"{claim.task[:8]} (attempt {claim.attempt}) {start}.")
 
     def _note_end(self, claim: Claim, ended: Ended, begun: float) -> None:
         if not ended.executor_usable:

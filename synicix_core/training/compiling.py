@@ -19,8 +19,9 @@ from synicix_core.errors import ConfigurationError
 from synicix_core.training.batches import map_tensors
 from synicix_core.training.optimization import Losses, Optimization, losses_of
 from synicix_core.training.rehearsal import rehearse
+from synicix_core.training.timing import COMPILING
 
-__all__ = ["Compilation", "forget_compiled", "require_compiler"]
+__all__ = ["Compilation", "compiling_message", "forget_compiled", "missing_compiler", "require_compiler"]
 
 _COLD_SECONDS = {"cpu": 30.0, "cuda": 45.0}
 """What compiling a small model takes before any was compiled in this process: measured on one core, with an empty cache; a
@@ -67,6 +68,8 @@ class Compilation:
     mode : {"auto", "on"}
         ``"auto"``: when the epochs left are expected to pay the time that compiling takes, and until it is seen that
         compiled steps are not faster. ``"on"``: from the first step on.
+    tell : callable, optional
+        Takes what people are to be told at once.
 
     Attributes
     ----------
@@ -80,13 +83,16 @@ class Compilation:
         Whether it is to be decided, before the next step, what this epoch is computed by.
     """
 
-    def __init__(self, optimization: Optimization, mode: Literal["auto", "on"]) -> None:
+    def __init__(
+        self, optimization: Optimization, mode: Literal["auto", "on"], tell: Callable[[str], None] = lambda _: None
+    ) -> None:
         self.first: int | None = None
         self.last: int | None = None
         self.note = ""
         self.undecided = False
         self._optimization = optimization
         self.mode = mode
+        self.tell = tell
         self._shape: Hashable = None
         self._key: Hashable = None
         self.in_use = False
@@ -192,13 +198,16 @@ class Compilation:
     def _compile(self, inputs: Any, targets: Any) -> None:
         began = time.monotonic()
         kind = self._optimization.device.type
-        try:
-            unlike = rehearse(self._optimization, _code(), inputs, targets)
-        except Exception as error:  # a compiler can fail in any way, and no task shall
-            unlike = f"compiling failed ({_first_line(error)})"
+        known = _known.get(self._key)
+        if known is None:
+            self.tell(compiling_message(type(self._optimization.model).__name__))
+        with self._optimization.stopwatch.during(COMPILING):
+            try:
+                unlike = rehearse(self._optimization, _code(), inputs, targets)
+            except Exception as error:  # a compiler can fail in any way, and no task shall
+                unlike = f"compiling failed ({_first_line(error)})"
         seconds = time.monotonic() - began
         self._began += seconds
-        known = _known.get(self._key)
         if unlike:
             refusal = f"nothing was compiled: {unlike}"
             _known[self._key] = replace(known or _Known(), refusal=refusal)
@@ -215,6 +224,11 @@ class Compilation:
     def _give_up(self, note: str) -> None:
         self.in_use, self.undecided, self._given_up = False, False, True
         self.note = note
+
+
+def compiling_message(what: str) -> str:
+    """Say that something is compiled now, and that nothing else is to be expected for a while."""
+    return f"compiling {what}; this may take a minute"
 
 
 def require_compiler(device: torch.device) -> None:

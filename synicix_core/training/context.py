@@ -17,7 +17,7 @@ from synicix_core.training import random_state
 from synicix_core.training.checkpoints import CheckpointPlan, Checkpoints
 from synicix_core.training.contract import Metric, TrainingInterrupted
 from synicix_core.training.precision import Precision, resolve_precision
-from synicix_core.training.spec import TaskObserver, TaskSpec, TaskState
+from synicix_core.training.spec import NoteTaker, TaskObserver, TaskSpec, TaskState
 from synicix_core.training.timing import CHECKPOINT, Stopwatch
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ class TaskContext:
         self._epoch_limit = epoch_limit
         self._make_precision = make_precision
         self._precision: Precision | None = None
+        self._task = checkpoints.task
         self._checkpoints = Checkpoints(checkpoints)
         self._micro_batches = micro_batches
         self._observer = observer
@@ -151,6 +152,11 @@ class TaskContext:
         if now >= self._next_progress:
             self._next_progress = now + _PROGRESS_SECONDS
             self._observer.progress()
+
+    def tell(self, message: str) -> None:
+        """Tell people something at once, if the observer takes that."""
+        if isinstance(self._observer, NoteTaker):
+            self._observer.note(f"{self._task[:8]}: {message}")
 
     def progress_or_stop(self) -> None:
         """Raise `TrainingInterrupted` when a stop is requested: for trainers that have no context to ask."""

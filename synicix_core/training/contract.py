@@ -47,7 +47,7 @@ class Trainer(Protocol):
     ``training_epoch_loss_history``, ``validation_epoch_loss_history``, ``regularization_loss_history`` (one float per
     epoch), ``model_class_params_history`` (anything plain, per epoch) and ``best_epoch`` (from 1). A trainer may also have
     ``status`` (``"completed"``, ``"early_stopped"`` or ``"diverged"``), ``epochs`` (how many were trained), ``precision``
-    (a `Precision`) and ``notes`` (strings that the result shows).
+    (a `Precision`), ``notes`` (strings that the result shows) and ``how`` (plain data for the provenance).
     """
 
     def train(self) -> Any:

@@ -47,7 +47,7 @@ class GroupPlan:
     size : int
         1: each by itself.
     reason : str
-        Why by itself; empty otherwise.
+        Why each by itself, or what is gained; where fewer are trained at a time than were wanted, why no more.
     """
 
     size: int

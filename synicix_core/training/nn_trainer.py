@@ -24,7 +24,7 @@ from synicix_core.training.parallel_optimization import ParallelOptimization
 from synicix_core.training.parallel_run import ParallelRun, dropout_seed
 from synicix_core.training.precision import Precision, resolve_precision
 from synicix_core.training.random_state import derive_seed, generators_of
-from synicix_core.training.saved_files import load_plain, save_state_dict
+from synicix_core.training.saved_files import SavedState, load_plain, save_state_dict
 from synicix_core.training.schedules import SCHEDULES, LearningRate, ScheduleName
 from synicix_core.training.tier_pass import run_tier
 from synicix_core.training.torch_state import set_deterministic
@@ -104,6 +104,8 @@ class NNTrainer:
         The model.
     precision : Precision
         As it was resolved on this device.
+    saved : SavedState or None
+        What `save` wrote last.
 
     Raises
     ------
@@ -174,6 +176,8 @@ class NNTrainer:
         self.model_save_path = model_save_path
         self.max_epoch = max_epoch
         parallel = getattr(context, "data_parallel", None)  # a context of somebody else's need not have one
+        self.saved: SavedState | None = None
+        self._context = context
         self._left_out: tuple[str, ...] = ()
         if parallel is not None:
             self._left_out = left_out(compile, cuda_graphs)
@@ -231,7 +235,8 @@ class NNTrainer:
             dropout=dropout,
         )
         if compile != "off":
-            Compilation(optimization, compile)
+            # A context of somebody else's need not have it.
+            Compilation(optimization, compile, getattr(context, "tell", lambda _: None))
         self._no_graph = ""
         if cuda_graphs == "auto":
             moves = bool(warmup_epochs or warmup_steps or (scheduler and SCHEDULES[scheduler].unit == "step"))
@@ -337,7 +342,8 @@ class NNTrainer:
 
     def save(self) -> None:
         """Write the weights to keep to ``model_save_path``."""
-        save_state_dict(self.run.state_to_save(), self.model_save_path)
+        # A task's file gets its name from whoever scores it, and waits for the disk then.
+        self.saved = save_state_dict(self.run.state_to_save(), self.model_save_path, on_disk=self._context is None)
 
     def validate(self) -> float:
         """Return the loss on the validation tier, without penalty, in the precision of training."""

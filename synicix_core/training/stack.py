@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import SequentialSampler
 
 from synicix_core.training.batches import map_tensors
-from synicix_core.training.compiling import missing_compiler
+from synicix_core.training.compiling import Compilation, compiling_message, missing_compiler
 from synicix_core.training.contract import TrainingInterrupted
 from synicix_core.training.loaders import TaskDataLoader
 from synicix_core.training.metrics import per_sample_weight
@@ -194,28 +194,34 @@ class Stack:
         device = self._resident.device
         left = max(run.max_epoch - run.epochs for run in self.runs)
         seconds = min(self._epochs, left) * len(self.runs[0].batches.loader) * self._seconds_per_step
-        compiles = compilation is not None and not missing_compiler(device)
-        at_once = compilation is not None and compilation.mode == "on" and not self._was_shrunk
-        if compiles and not self._tried_to_compile and (at_once or seconds * _COMPILING_SAVES > _COMPILING_TAKES):
-            self._tried_to_compile = True
-            self.is_compiled = self._record(epoch, compiled=True)
+        if compilation is not None and not self._tried_to_compile and not missing_compiler(device):
+            at_once = compilation.mode == "on" and not self._was_shrunk
+            if at_once or seconds * _COMPILING_SAVES > _COMPILING_TAKES:
+                self._tried_to_compile = True
+                self.is_compiled = self._record(epoch, compilation)
         if not self.is_compiled and not self._tried_to_record and seconds * _RECORDING_SAVES >= _RECORDING_TAKES:
             self._tried_to_record = True
-            self._record(epoch, compiled=False)
+            self._record(epoch)
 
-    def _record(self, epoch: StackedEpoch, *, compiled: bool) -> bool:
+    def _record(self, epoch: StackedEpoch, compilation: Compilation | None = None) -> bool:
+        """Record the step, compiled if somebody is given who is to say so, and tell whether that could be done."""
         batch = epoch.first_batch()
         if batch.shape[1] != self._batch_size:
             return False
-        return self.model.record(*self._gather(batch), compiled=compiled)
+        if compilation is not None and not self.model.draws:
+            name = type(self.runs[0].model).__name__
+            compilation.tell(compiling_message(f"{name} for a group of {len(self.runs)}"))
+        return self.model.record(*self._gather(batch), compiled=compilation is not None)
 
     def _begin(self, left: Left) -> StackedEpoch | None:
         """Begin an epoch, or go on with one; None if everybody was stopped."""
+        self._stopwatch.switch(DATA)
         orders = {}
         for run in list(self.runs):
             run.model.train()
             try:
-                run.raise_if_stopped()
+                # Between two epochs there is something to save; before it goes on within one there is not.
+                run.listen() if not run.step else run.raise_if_stopped()
                 orders[run] = run.batches.order(run.step)
             except TrainingInterrupted as error:
                 left(run, error)

@@ -8,16 +8,22 @@ import torch
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 
 from synicix_core.training.nn_trainer import NNTrainer
+from synicix_core.training.resident import free_bytes
 from synicix_core.training.task_run import TaskRun
 
-__all__ = ["why_alone"]
+__all__ = ["Room", "why_alone"]
+
+_CACHE_BYTES = 16 << 20
+"""On the CPU a stack gains as long as weights, gradients and what the optimizer keeps stay in its caches."""
+_BYTES_PER_WEIGHT = 20
+_SHARE_OF_FREE = 0.5
 
 
 def why_alone(run: TaskRun) -> str:
     """Say why a prepared task cannot be a part of any stack; empty where it can."""
     trainer = run.trainer
     if type(trainer) is not NNTrainer:
-        return "only NNTrainer trains several tasks as one"
+        return f"its trainer is {type(trainer).__name__}, and only NNTrainer trains several tasks as one"
     if not run.tiers.is_resident:
         if not run.spec.resident_share:
             return "resident_share is 0, and only what is on the device is trained as one"
@@ -27,20 +33,52 @@ def why_alone(run: TaskRun) -> str:
         return f"its dataset {named} does not fit into the share of the device's memory that resident_share gives"
     optimization = trainer.run.optimization
     if optimization.precision.scaler is not None:
-        return "scaled gradients (fp16) are each task's own"
+        return "with precision fp16 each task scales its gradients in its own way"
     if optimization.skip_nonfinite:
-        return 'nan_policy "skip" looks at every step'
+        return 'with nan_policy "skip" each task decides at every step whether it counts'
     if optimization.parts > 1:
         return "its batches are split, because memory ran out"
     if optimization.channels_last:
-        return "channels_last has no stacked form"
+        return "channels_last lays out the memory of one model, not of several"
     if not _knows_its_order(trainer.run.batches.loader):
-        return "its sampler gives the examples of an epoch only bit by bit"
+        sampler = type(trainer.run.batches.loader.sampler).__name__
+        return f"its sampler {sampler} gives the examples of an epoch bit by bit, and the whole order is needed first"
     if len({(parameter.dtype, parameter.device) for parameter in trainer.model.parameters()}) != 1:
         return "its parameters are of several dtypes, or on several devices"
-    if any(_hooks(module) for module in trainer.model.modules()):
-        return "its model has hooks"
-    return ""
+    hooked = next((type(module).__name__ for module in trainer.model.modules() if _hooks(module)), None)
+    return "" if hooked is None else f"hooks hang on its model, on a {hooked}"
+
+
+class Room:
+    """How many models of a size there is room for.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        One of them.
+    device : torch.device
+        Where they are to be.
+
+    Attributes
+    ----------
+    fitting : int
+        As many as there is memory for.
+    gaining : int
+        As many as a stack gains by.
+    """
+
+    def __init__(self, model: torch.nn.Module, device: torch.device) -> None:
+        self._weights = sum(parameter.numel() for parameter in model.parameters())
+        each = max(self._weights * _BYTES_PER_WEIGHT, 1)
+        self.fitting = int(_SHARE_OF_FREE * free_bytes(device)) // each
+        self.gaining = min(self.fitting, _CACHE_BYTES // each) if device.type == "cpu" else self.fitting
+
+    def reason(self, wanted: int) -> str:
+        """Say why so many are too many."""
+        if self.fitting < wanted:
+            return f"half of the free memory holds {self.fitting:,} models of {self._weights:,} weights"
+        most = _CACHE_BYTES // (2 * _BYTES_PER_WEIGHT)
+        return f"its model has {self._weights:,} weights, and a CPU gains nothing with more than {most:,}"
 
 
 def _knows_its_order(loader: Any) -> bool:

@@ -18,7 +18,7 @@ from synicix_core.training.flat import Flat
 from synicix_core.training.recorded_step import RecordedStep
 from synicix_core.training.resident import ResidentTier
 from synicix_core.training.tier_pass import criterion_loss
-from synicix_core.training.timing import BACKWARD, FORWARD, TRAINING
+from synicix_core.training.timing import BACKWARD, COMPILING, FORWARD, TRAINING
 
 __all__ = ["Gradients", "Mode", "StackedModel", "too_much_output"]
 
@@ -105,6 +105,11 @@ class StackedModel:
     def __len__(self) -> int:
         return len(self.models)
 
+    @property
+    def draws(self) -> bool:
+        """Whether layers of dropout draw, which cannot be recorded."""
+        return any(self._dropouts[0])
+
     def release(self) -> None:
         """Give each model tensors of its own again."""
         for model in self.models:
@@ -155,7 +160,7 @@ class StackedModel:
         numbers, or, compiled, the same up to rounding.
         """
         self._recorded = None
-        if any(self._dropouts[0]):
+        if self.draws:
             return False
         arguments = (self.parameters, self.buffers, inputs, targets)
         before = {name: buffer.clone() for name, buffer in self.buffers.items()}
@@ -168,6 +173,9 @@ class StackedModel:
                 raise RuntimeError("a parameter takes no part")
             return losses, penalties, gradients
 
+        # What is tried here is no step, so nobody hears of its parts.
+        switch, self._switch = self._switch, lambda part: part
+        before_that = switch(COMPILING)
         try:
             self._shares = None
             expected = step(*arguments)
@@ -176,6 +184,8 @@ class StackedModel:
         except Exception:  # whatever it is: then the step is worked out each time
             return False
         finally:
+            self._switch = switch
+            switch(before_that)
             still = all(torch.equal(before[name], buffer) for name, buffer in self.buffers.items())
             for name, buffer in self.buffers.items():
                 buffer.copy_(before[name])

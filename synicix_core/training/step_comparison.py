@@ -64,7 +64,7 @@ def step_alone(run: TrainingRun, batch: Any) -> list[Tensor]:
     optimization = run.optimization
     run.model.train()
     run.model.zero_grad()
-    with no_random_numbers_of_its_own(), no_change_of_attributes(run):
+    with no_random_numbers_of_its_own(_code_of(run)), no_change_of_attributes(run):
         with optimization.precision.autocast():
             output, penalty = split_output(run.model(batch[0]))
         loss = criterion_loss(optimization.criterion, full_precision(output), batch[1])
@@ -109,7 +109,7 @@ def difference_in_a_step(runs: Sequence[TrainingRun], mode: Mode) -> str:
             alone = [step_alone(run, batch_of(run, last=last)) for run in runs]
             buffers = [buffers_of(run) for run in runs]
         with put_back(runs):
-            with no_random_numbers_of_its_own(), no_change_of_attributes(runs[0]):
+            with no_random_numbers_of_its_own(_code_of(runs[0])), no_change_of_attributes(runs[0]):
                 together = step_stacked(runs, [batch_of(run, last=last) for run in runs], mode)
             after = [buffers_of(run) for run in runs]
         coarse = is_coarse(runs[0])
@@ -134,14 +134,14 @@ def _unlike(alone: Sequence[Sequence[Tensor]], together: Gradients, coarse: bool
     found = [gradient for gradient in gradients.values() if gradient is not None]
     for k, (loss, penalty, *own) in enumerate(alone):
         if len(own) != len(found):
-            return "in a stack other parameters take part than alone"
+            return "in a step of two models as one, other parameters learn than in the step of each alone"
         for what, one, other in (
             ("loss", loss, losses[k]),
             ("penalty", penalty, penalties[k]),
             *(("gradient", one, other[k]) for one, other in zip(own, found, strict=True)),
         ):
             if not close(one, other, coarse=coarse):
-                return f"the {what} of a step in a stack is not the one alone"
+                return f"in a step of two models as one, the {what} is not that of each alone"
     return ""
 
 
@@ -149,7 +149,7 @@ def _unlike_buffers(alone: Sequence[dict[str, Tensor]], together: Sequence[dict[
     for one, other in zip(alone, together, strict=True):
         for name, buffer in one.items():
             if name not in other or buffer.shape != other[name].shape or not close(buffer, other[name], coarse=coarse):
-                return f"its buffer {name} changes otherwise in a stack than alone"
+                return f"its buffer {name} does not become what it becomes alone; is it replaced, instead of changed in place?"
     return ""
 
 
@@ -183,6 +183,10 @@ def no_random_numbers_of_its_own(whose: str = "its model or criterion") -> Itera
         raise Unfit(f"{whose} draws random numbers of its own; only torch.nn's layers of dropout may")
 
 
+def _code_of(run: TrainingRun) -> str:
+    return f"its model {type(run.model).__name__}, or its criterion,"
+
+
 def _random_state() -> list[bytes]:
     """Return the state of the process's generators, to be compared."""
     state = capture({})
@@ -199,4 +203,5 @@ def no_change_of_attributes(run: TrainingRun) -> Iterator[None]:
         now = plain_attributes(owner)
         changed = sorted(name for name in known.keys() | now.keys() if known.get(name) != now.get(name))
         if changed:
-            raise Unfit(f"{', '.join(changed[:3])} changes as the model learns")
+            verb = "change" if len(changed) > 1 else "changes"
+            raise Unfit(f"{', '.join(changed[:3])} {verb} as the model learns; tensors may, in buffers")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BACKWARD",
     "CHECKPOINT",
+    "COMPILING",
     "DATA",
     "DATABASE",
     "EVALUATION",
@@ -22,6 +23,7 @@ __all__ = [
     "OPTIMIZER",
     "OTHER",
     "PARTS",
+    "PROFILER",
     "TRAINING",
     "DeviceStopwatch",
     "Share",
@@ -29,9 +31,25 @@ __all__ = [
     "make_stopwatch",
 ]
 
-DATA, FORWARD, BACKWARD, OPTIMIZER, TRAINING, EVALUATION, CHECKPOINT, DATABASE, OTHER = range(9)
-PARTS = ("data", "forward", "backward", "optimizer", "training", "evaluation", "checkpoint", "database", "other")
-"""Names of the parts. ``training`` is learning of which the stopwatch is not told more, by a trainer of somebody else's."""
+DATA, FORWARD, BACKWARD, OPTIMIZER, TRAINING, COMPILING, EVALUATION, CHECKPOINT, DATABASE, PROFILER, OTHER = range(11)
+PARTS = (
+    "data",
+    "forward",
+    "backward",
+    "optimizer",
+    "training",
+    "compiling",
+    "evaluation",
+    "checkpoint",
+    "database",
+    "profiler",
+    "other",
+)
+"""Names of the parts.
+
+``training`` is learning whose parts cannot be told from each other: a step that runs as a whole, or a trainer of somebody
+else's. ``compiling`` is what it takes to compile or record a step before it is used.
+"""
 
 _LEARNING = (DATA, FORWARD, BACKWARD, OPTIMIZER, TRAINING)
 _SAMPLED = 16

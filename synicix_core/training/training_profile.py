@@ -15,7 +15,18 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from synicix_core.training.spec import NoteTaker, TaskObserver, TaskSpec
-from synicix_core.training.timing import DATA, EVALUATION, OTHER, PARTS, Stopwatch
+from synicix_core.training.timing import (
+    BACKWARD,
+    DATA,
+    EVALUATION,
+    FORWARD,
+    OPTIMIZER,
+    OTHER,
+    PARTS,
+    PROFILER,
+    TRAINING,
+    Stopwatch,
+)
 
 __all__ = ["RECORDED_BATCHES", "RECORDED_STEPS", "WARM_UP_STEPS", "profiled"]
 
@@ -24,6 +35,7 @@ WARM_UP_STEPS = 5
 RECORDED_STEPS = 50
 RECORDED_BATCHES = 50
 """Of the validation pass, no more batches are recorded."""
+_LEARNING = (FORWARD, BACKWARD, OPTIMIZER, TRAINING)
 
 
 @contextlib.contextmanager
@@ -72,7 +84,9 @@ class _TrainingProfile:
         self._profile: profile | None = None
         self._range: Any = None
         self._traces: list[dict[str, Any]] = []
-        self._steps = self._batches = 0
+        self._steps = self._recorded_steps = self._batches = 0
+        self._is_step: bool | None = None
+        """Whether what began last is a step: a reading that finds the end of the epoch is none. None: nobody knows yet."""
         self._evaluated = self._over = False
         self._step_began: float | None = None
         self._ordinary: list[float] = []
@@ -97,6 +111,7 @@ class _TrainingProfile:
     def finish(self) -> None:
         """Write what there is, if that was not done before: the training is over."""
         if not self._over:
+            self._count()
             self._guarded(self._write)
         self._end()
 
@@ -105,7 +120,7 @@ class _TrainingProfile:
         if self._over:
             return
         switch, _ = self._unheard
-        was = switch(OTHER)  # neither the start of the profiler nor what it writes is learning
+        was = switch(PROFILER)  # neither the start of the profiler nor what it writes is learning
         try:
             action()
         except Exception as error:  # of the profiler's many parts, or of the disk: never the task's
@@ -120,21 +135,31 @@ class _TrainingProfile:
 
     def _step(self) -> None:
         now = perf_counter()
-        if self._step_began is not None:
+        if self._step_began is not None and self._is_step:
             (self._ordinary if self._profile is None else self._recorded).append(now - self._step_began)
-        self._steps += 1
-        if self._steps == WARM_UP_STEPS + 1:
+        self._count()
+        if self._steps == WARM_UP_STEPS:
             self._begin()
-        elif self._steps == WARM_UP_STEPS + 1 + RECORDED_STEPS:
+        elif self._steps == WARM_UP_STEPS + RECORDED_STEPS:
             self._pause()
         self._name(DATA)
         self._step_began = perf_counter()
 
+    def _count(self) -> None:
+        """Count the step that is over, if it was one."""
+        self._steps += self._is_step is True
+        self._recorded_steps += self._is_step is True and self._profile is not None
+        self._is_step = None
+
     def _switched(self, part: int, was: int) -> None:
+        if part in _LEARNING and self._is_step is None:
+            self._is_step = True
         if part in (EVALUATION, OTHER):
+            self._count()
+            self._is_step = False  # until the next one begins
             self._step_began = None  # what lies between two epochs is no step
         if part == EVALUATION:
-            if self._steps > WARM_UP_STEPS and not self._evaluated and self._batches < RECORDED_BATCHES:
+            if self._steps >= WARM_UP_STEPS and not self._evaluated and self._batches < RECORDED_BATCHES:
                 self._begin()
                 self._batches += 1
                 self._name(part)
@@ -147,7 +172,7 @@ class _TrainingProfile:
 
     def _has_evaluated(self) -> None:
         self._evaluated = True
-        if self._steps > WARM_UP_STEPS + RECORDED_STEPS:
+        if self._steps >= WARM_UP_STEPS + RECORDED_STEPS:
             self._pause()
 
     def _name(self, part: int) -> None:
@@ -167,7 +192,7 @@ class _TrainingProfile:
     def _pause(self) -> None:
         """Record no more for now; for good once both the steps and a validation were recorded."""
         self._take()
-        if self._evaluated and self._steps > WARM_UP_STEPS + RECORDED_STEPS:
+        if self._evaluated and self._steps >= WARM_UP_STEPS + RECORDED_STEPS:
             self._write()
 
     def _take(self) -> None:
@@ -211,8 +236,7 @@ class _TrainingProfile:
         return self._path.with_name(f".{self._path.name}.{os.getpid()}.{word}")
 
     def _where(self) -> str:
-        steps = len(self._recorded)
-        what = f"{steps} steps" + (" and a validation" if self._evaluated else "")
+        what = f"{self._recorded_steps} steps" + (" and a validation" if self._evaluated else "")
         slower = ""
         if self._recorded and self._ordinary:
             each, before = statistics.median(self._recorded), statistics.median(self._ordinary)

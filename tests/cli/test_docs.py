@@ -10,6 +10,7 @@ import click
 import pytest
 
 from synicix_core.cli.main import COMMANDS, cli
+from synicix_core.settings import Settings, WorkerSettings, create_project
 
 PAGE = (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
 
@@ -49,6 +50,36 @@ def test_a_section_has_every_option_and_no_other(name):
     rows = [line for line in section(name).splitlines() if line.startswith("| `-")]
     written = {word for row in rows for word in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", row.split(" | ")[0])}
     assert written == options
+
+
+def test_options_of_a_worker_name_their_settings_and_the_defaults(tmp_path):
+    settings = create_project(tmp_path)
+    rows = [line for line in section("populate").splitlines() if line.startswith("| `-")]
+    named = 0
+    for parameter in commands()["populate"].params:
+        worker = parameter.name.removeprefix("worker_")
+        if worker != parameter.name:
+            key, value = f"worker.{worker}", getattr(settings.worker, worker)
+        elif parameter.name in Settings.__dataclass_fields__:
+            key, value = parameter.name, getattr(settings, parameter.name)
+        else:
+            continue
+        value = str(value.relative_to(tmp_path)) if isinstance(value, Path) else value
+        shown = f'"{value}"' if isinstance(value, str) else f"{value:g}"
+        [row] = [row for row in rows if re.search(rf"`{parameter.opts[0]}[ `]", row.split(" | ")[0])]
+        assert f"`{key}`, {shown}" in row, row
+        named += 1
+    assert named == len(WorkerSettings.__dataclass_fields__) + 5
+
+
+def test_other_defaults_of_a_worker_are_named():
+    defaults = {
+        parameter.opts[0]: parameter.default for parameter in commands()["populate"].params
+        if isinstance(parameter.default, str)
+    }  # fmt: skip
+    assert defaults == {"--device": "auto", "--order": "original"}
+    for option, default in defaults.items():
+        assert re.search(rf"^\| `{option} .*`{default}`, the default", section("populate"), re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", list(commands()))

@@ -13,7 +13,9 @@ from synicix_core.runner.lines import Lines
 
 TASK = "0123456789abcdef" * 2
 CONFIGS = {"model_provider": "toy-lab/Line", "dataset_file_name": "line.txt", "epoch_limit": 10}
-RESULT = {"status": "completed", "epochs": 10, "test_score": 0.5}
+RESULT = {"status": "completed", "epochs": 10, "test_score": 0.5, "train_seconds": 1.5}
+GROUP = {f"{number}" * 32: {**CONFIGS, "epoch_limit": 5 * number} for number in (1, 2, 3, 4)}
+FIRST, SECOND, *REST = GROUP
 
 
 class Screen(io.StringIO):
@@ -58,7 +60,7 @@ def test_the_present_state_is_redrawn_and_the_past_stays(screen):
     live.task_finished(TASK, RESULT, 2.0)
     assert screen.lines() == [
         "training runs on cuda:0",
-        "01234567: completed after 10 epochs, score 0.5, 2.0 s",
+        "01234567: completed after 10 epochs, score 0.5, 1.5 s",  # trained; 2 s with everything
         "  1 done, 0 failed, 3 pending, done in 6.0 s",
     ]
     live.task_started(TASK, CONFIGS, 2, 3)
@@ -140,7 +142,7 @@ def test_each_worker_has_a_line_and_all_have_their_totals(screen, monkeypatch):
     live.printed("cuda:1", "printed by a trainer")
     assert screen.lines() == [
         "training runs on a GPU",
-        "[cuda:0] 01234567: completed after 10 epochs, score 0.5, 2.0 s",
+        "[cuda:0] 01234567: completed after 10 epochs, score 0.5, 1.5 s",
         "[cuda:1] bbbbbbbb: failed: ValueError: bad",
         "[cuda:1] printed by a trainer",
         "[cuda:0]",
@@ -202,3 +204,78 @@ def test_lines_of_several_workers_carry_their_names():
         "[1] ended: nothing is pending",
         "[1] a warning",
     ]
+
+
+def test_a_group_has_one_place_and_its_own_progress(screen):
+    live = Live(screen)
+    live.group_started(GROUP, 6)
+    live._bottom._drawn_at = float("-inf")
+    live.epoch_finished(REST[-1], {"epoch": 4, "epoch_limit": 20, "train_loss": 0.25})
+    live._bottom._drawn_at = float("-inf")
+    live.epoch_finished(FIRST, {"epoch": 3, "epoch_limit": 5, "train_loss": 0.25})  # resumed from an earlier epoch
+    assert screen.lines() == [
+        "4 tasks as one: Line on line.txt",
+        "  [####................] epoch 4/20  4 of 4 left",
+        "  0 done, 0 failed, 4 in training, 6 pending",
+    ]
+    live.task_finished(FIRST, RESULT, 2.0)
+    live.task_ended(REST[-1], "failed", "ValueError: bad")
+    assert screen.lines()[-3:] == [
+        "4 tasks as one: Line on line.txt",
+        "  [#####...............] epoch 4/15  2 of 4 left",
+        "  1 done, 1 failed, 2 in training, 6 pending, done in 16 s",
+    ]
+    live.group_ended([SECOND, REST[0]], "released", "2 tasks are saved.")
+    assert screen.lines()[-2:] == ["2 tasks are saved.", "  1 done, 1 failed, 8 pending, done in 16 s"]
+
+
+def test_a_group_has_one_line_in_a_pipe():
+    stream = io.StringIO()
+    fleet = FleetLines(stream)
+    fleet.of("2").group_started(GROUP, 6)
+    fleet.of("2").message("11111111 and 3 others are trained as one, 2.6 times as fast as one by one.")
+    fleet.of("2").task_finished(FIRST, RESULT, 2.0)
+    fleet.of("2").group_ended(REST, "released", "2 tasks are saved.")
+    assert stream.getvalue().splitlines() == [
+        "[2] 4 tasks are claimed as a group (11111111, 22222222, 33333333, …): Line on line.txt, 6 pending",
+        "[2] 11111111 and 3 others are trained as one, 2.6 times as fast as one by one.",
+        "[2] 11111111: completed after 10 epochs, score 0.5, 1.5 s",
+        "[2] 2 tasks are saved.",
+    ]
+
+
+def test_groups_of_several_workers_have_a_line_each(screen, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "98")
+    live = FleetLive(screen, ("1", "2"))
+    first, second = live.of("1"), live.of("2")
+    first.group_started(GROUP, 6)
+    live._bottom._drawn_at = float("-inf")
+    first.epoch_finished(SECOND, {"epoch": 5, "epoch_limit": 10})
+    second.task_started(TASK, CONFIGS, 1, 6)
+    assert screen.lines() == [
+        "[1] 4 tasks as one: Line on line.txt  [##........] epoch 5/20  4 of 4 left",
+        "[2] 01234567: Line on line.txt  [..........] epoch 0/10",
+        "  0 done, 0 failed, 4 in training, 6 pending",
+    ]
+    first.task_finished(FIRST, RESULT, 2.0)
+    assert "3 of 4 left" in screen.lines()[-3] and "1 done, 0 failed, 3 in training, 6 pending" in screen.lines()[-1]
+    live.note("1", "crashed: it was killed by SIGKILL; started again in 1 s")
+    assert "1 done, 0 failed, 9 pending" in screen.lines()[-1]
+
+
+def test_a_sentence_about_a_task_names_its_worker(screen):
+    lines, live = FleetLines(stream := io.StringIO()), FleetLive(screen, ("1", "2"))
+    for display in (lines, live):
+        for worker in ("1", "2"):
+            display.of(worker).message("01234567: the profile of 50 steps is in a file.")
+            display.of(worker).message("Tasks like 01234567 are trained one by one: it branches.")
+            display.of(worker).message("no GPU was found; training runs on the CPU")
+    expected = [
+        "[1] 01234567: the profile of 50 steps is in a file.",
+        "[1] Tasks like 01234567 are trained one by one: it branches.",
+        "no GPU was found; training runs on the CPU",
+        "[2] 01234567: the profile of 50 steps is in a file.",
+        "[2] Tasks like 01234567 are trained one by one: it branches.",
+    ]
+    assert stream.getvalue().splitlines() == expected
+    assert screen.lines()[:5] == expected

@@ -42,16 +42,36 @@ def test_the_parts_stand_in_their_order_with_their_shares(pipeline, run):
 def test_json_has_the_same(pipeline, run_json):
     task = finished(pipeline, timing=TIMING)
     assert run_json("show", task, "--timing") == {
-        "task": task, "state": "finished", "timing": TIMING, "whole_seconds": 10.0, "fused": None,
+        "task": task, "state": "finished", "timing": TIMING, "whole_seconds": 10.0, "group": None,
     }  # fmt: skip
 
 
 def test_a_task_of_a_group_shows_its_share(pipeline, run, run_json):
     task = finished(pipeline, timing={**TIMING, "profiled": True}, fused={"tasks": 16, "exact": True})
     text = run("show", task, "--timing").stdout
-    assert "trained together with others, 16 at first: these are its shares" in text
-    assert "Some of its steps were recorded for a profile" in text
-    assert run_json("show", task, "--timing")["fused"] == 16
+    assert "trained as one of a group, of 16 tasks at first: these are its shares" in text
+    assert "A profile was taken of some of its steps, which made them slower." in text
+    assert "fused" not in text
+    assert run_json("show", task, "--timing")["group"] == 16
+
+
+def test_what_a_name_does_not_say_is_explained_where_it_stands(pipeline, run):
+    seconds = {"forward": 1.0, "training": 2.0, "compiling": 12.0, "other": 1.0}
+    text = run("show", finished(pipeline, timing={**TIMING, "seconds": seconds}), "--timing").stdout
+    names = [line.split()[0] for line in text.splitlines() if line and line.split()[0] in seconds]
+    assert names == ["forward", "training", "compiling", "other"]
+    assert "\ntraining: learning that is not divided into forward and backward" in text
+    assert "\ncompiling: making the code, or the recording, of a step" in text
+
+
+def test_the_usual_parts_are_not_explained(pipeline, run):
+    text = run("show", finished(pipeline, timing=TIMING), "--timing").stdout
+    assert "training:" not in text and "compiling:" not in text
+
+
+def test_the_provenance_of_a_group_says_that_it_was_trained_as_one(pipeline, run):
+    text = run("show", finished(pipeline, fused={"tasks": 16, "exact": True, "mode": "forward"})).stdout
+    assert "\n  trained as one\n" in text and "\n    tasks 16\n" in text and "fused" not in text.split("provenance")[1]
 
 
 def test_a_result_without_timing_says_so(pipeline, run, run_json):
@@ -81,6 +101,7 @@ def test_a_worker_tells_the_time_of_its_tasks_and_profiles_the_first(pipeline, p
     assert f"is in {trace}; open it at https://ui.perfetto.dev." in ended.stderr
     told = [run_json("show", each, "--timing")["timing"] for each in tasks]
     assert sorted(each["profiled"] for each in told) == [False, True]
+    assert sorted("profiler" in each["seconds"] for each in told) == [False, True]
     for each in told:
         assert {"data", "forward", "backward", "optimizer", "evaluation", "checkpoint", "database"} <= set(
             each["seconds"]

@@ -102,9 +102,16 @@ class Reader:
 
 
 def shows(output: str, shown: str) -> bool:
-    """Tell whether the lines that the page shows follow each other in the output."""
-    printed, wanted = _inexact(output), _inexact(shown)
-    return any(printed[start : start + len(wanted)] == wanted for start in range(len(printed)))
+    """Tell whether a page shows the whole output, but for lines in whose place it has a line `…`."""
+    return _shows(_inexact(output), _inexact(shown))
+
+
+def _shows(printed: list[str], wanted: list[str]) -> bool:
+    if not wanted:
+        return not printed
+    if wanted[0] == "…":
+        return any(_shows(printed[start:], wanted[1:]) for start in range(1, len(printed) + 1))
+    return bool(printed) and printed[0] == wanted[0] and _shows(printed[1:], wanted[1:])
 
 
 def _inexact(text: str) -> list[str]:

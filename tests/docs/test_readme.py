@@ -117,6 +117,13 @@ def test_the_exit_codes_are_those_of_a_worker(project: Path) -> None:
     assert as_program("populate", "--no-such-flag").returncode == EXIT_MISCONFIGURED
 
 
+def test_what_a_page_leaves_out_is_marked() -> None:
+    output = "one\ntwo 0.5\n\nthree  4\n"
+    assert shows(output, "one\ntwo 0.7\nthree 4") and shows(output, "…\ntwo 0.7\n…") and shows(output, "one\n…")
+    for less in ("two 0.5\nthree 4", "one\ntwo 0.5", "one\nthree 4", "…\none\n…", "one\n…\ntwo 0.5\n…\nthree 4"):
+        assert not shows(output, less), less
+
+
 def test_links_lead_somewhere() -> None:
     for page in (CHECKOUT / "README.md", CHECKOUT / "CHANGELOG.md", *sorted((CHECKOUT / "docs").glob("*.md"))):
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[\w-]+)?\)", page.read_text(encoding="utf-8")):
@@ -127,6 +134,8 @@ def test_links_lead_somewhere() -> None:
 def test_the_index_lists_every_page() -> None:
     index = (CHECKOUT / "docs" / "README.md").read_text(encoding="utf-8")
     pages = {page.name for page in (CHECKOUT / "docs").glob("*.md")} - {"README.md"}
+    more = PAGE.partition("\n## Read more\n")[2].partition("\n## ")[0]
+    assert pages | {"README.md"} == set(re.findall(r"\]\(docs/([\w-]+\.md)\)", more))
     assert pages == set(re.findall(r"^- \[[^\]]+\]\(([\w-]+\.md)\)", index, re.MULTILINE))
 
 

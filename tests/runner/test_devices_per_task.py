@@ -49,6 +49,7 @@ def test_whatever_happens_the_numbers_are_those_of_two_devices(lab: Lab) -> None
     lab.wait_until((folder / f"{killed}.1.checkpoint").exists)
     os.kill(rank(worker), signal.SIGKILL)
     assert worker.end() == 0, worker.said
+    assert worker.said.count("A task is trained by 2 processes on this CPU") == 1
     lab.check_states(killed, ["failed", "finished"])
     first = lab.attempts(killed)[0]
     assert (first["error_kind"], first["error_cause"]) == ("died", "SIGKILL")
@@ -75,6 +76,16 @@ def test_whatever_happens_the_numbers_are_those_of_two_devices(lab: Lab) -> None
     tasks = [whole, killed, stopped]
     lab.check_queue(tasks)
     lab.check_files(tasks)
+
+
+def test_the_processes_are_named_by_their_devices() -> None:
+    from synicix_core.runner.parallel_training import _who_trains
+
+    assert _who_trains(["cuda:1", "cuda:2", "cuda:3"], 0).startswith(
+        "A task is trained on cuda:1, cuda:2 and cuda:3 at"
+    )
+    assert "on this CPU, with 1 thread each;" in _who_trains(["cpu", "cpu"], 1)
+    assert "on this CPU; each takes" in _who_trains(["cpu", "cpu"], 0)
 
 
 def test_tasks_of_several_devices_are_never_fused() -> None:

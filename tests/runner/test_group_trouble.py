@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from synicix_core.runner import supervisor
+from synicix_core.runner.dataset_cache import DatasetCache
+from synicix_core.runner.display import Silent
 from synicix_core.runner.group_run import GroupRun
+from synicix_core.runner.observers import Observers
 from synicix_core.runner.patience import Patience
 from synicix_core.tables.queue_groups import GroupQueue
 from synicix_core.tables.result_rows import ResultRows
@@ -29,7 +32,7 @@ def broken_pipe(*_: object) -> None:
 
 def test_a_display_that_takes_nothing_any_more_harms_no_task(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     tasks = insert_tasks(lab.pipeline, trainings=seeds(4))
-    for name in ("message", "task_started", "epoch_finished", "task_finished", "task_ended", "close"):
+    for name in [name for name in vars(Silent) if not name.startswith("_")]:
         monkeypatch.setattr(Told, name, broken_pipe)
     summary = lab.populate("4")
     assert (summary.success_count, summary.error_list) == (4, [])
@@ -69,6 +72,7 @@ def test_a_group_one_of_which_cannot_be_specified_is_given_back(lab: Lab, monkey
     summary = lab.populate("4")
     assert (summary.success_count, [key[MD5] for key, _ in summary.error_list]) == (3, [asked[1]])
     assert lab.groups == []
+    assert {lab.told.whys[task].partition(" (")[0] for task in tasks if task != asked[1]} == {"4 tasks"}
     for task in tasks:
         last = ("failed", "error") if task == asked[1] else ("finished", None)
         assert lab.attempts(task) == [("released", "group"), last]
@@ -82,9 +86,10 @@ def test_claims_are_kept_alive_while_observers_take_their_time(lab: Lab, monkeyp
     counts = {"started": 0, "finished": 0}
     heartbeat = GroupQueue.heartbeat
 
-    def slow_start(self: Told, *_: object) -> None:
-        counts["started"] += 1
-        time.sleep(0.1)
+    def slow_start(self: Observers, hook: str, event: object) -> None:
+        if hook == "synicix_task_started":
+            counts["started"] += 1
+            time.sleep(0.1)
 
     def slow_finish(self: Told, *_: object) -> None:
         counts["finished"] += 1
@@ -94,7 +99,7 @@ def test_claims_are_kept_alive_while_observers_take_their_time(lab: Lab, monkeyp
         beats.append((counts["started"], counts["finished"], {claim.task for claim in claims}))
         return heartbeat(self, claims, progress)
 
-    monkeypatch.setattr(Told, "task_started", slow_start)
+    monkeypatch.setattr(Observers, "notify", slow_start)
     monkeypatch.setattr(Told, "task_finished", slow_finish)
     monkeypatch.setattr(GroupQueue, "heartbeat", noted)
     assert lab.populate("4").success_count == 8
@@ -149,3 +154,37 @@ def test_results_of_a_group_that_is_given_up_are_committed(lab: Lab, monkeypatch
     for task in tasks:
         once = [("finished", None)]
         assert lab.attempts(task) == (once if task in trained else [("released", "group"), *once])
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_dataset_that_takes_long_is_told_of_before_the_group(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, slow: bool
+) -> None:
+    tasks = insert_tasks(lab.pipeline, trainings=seeds(4))
+    fetch, notify = DatasetCache.fetch, Observers.notify
+    observed: list[str] = []
+
+    def slowly(self: DatasetCache, name: str, sha256: str, tick: Any) -> Any:
+        tick()
+        return fetch(self, name, sha256, tick)
+
+    def noted(self: Observers, hook: str, event: Any) -> None:
+        if hook == "synicix_task_started":
+            observed.append(event.task)
+        notify(self, hook, event)
+
+    monkeypatch.setattr(supervisor, "_QUIET_SECONDS", 0.0 if slow else 1000.0)
+    monkeypatch.setattr(DatasetCache, "fetch", slowly)
+    monkeypatch.setattr(Observers, "notify", noted)
+    assert lab.populate("4").success_count == 4
+    (group,) = lab.groups
+    assert len(lab.told.of(group[0])) == 5 + slow and lab.told.shown[: 1 + slow] == [("started", group[0])] * (1 + slow)
+    assert sorted(observed) == sorted(tasks)
+
+
+def test_a_size_without_effect_is_said(lab: Lab) -> None:
+    insert_tasks(lab.pipeline, trainings=seeds(2))
+    whole = lab.pipeline.settings
+    lab.pipeline.settings = replace(whole, worker=replace(whole.worker, devices_per_task=2))
+    assert lab.populate("4").success_count == 2
+    assert lab.told.said.count("--fuse 4 has no effect: a task of 2 devices is trained by itself.") == 1

@@ -38,6 +38,7 @@ class Told(Silent):
         self.said: list[str] = []
         self.shown: list[tuple[str, str]] = []
         self.whys: dict[str, str] = {}
+        self.groups: list[tuple[list[str], int]] = []
 
     def message(self, text: str) -> None:
         self.said.append(text)
@@ -45,6 +46,16 @@ class Told(Silent):
     def task_started(self, task: str, configs: Any, attempt: int, pending: int) -> None:
         assert configs["epoch_limit"] >= 2 and pending >= 1
         self.shown.append(("started", task))
+
+    def group_started(self, group: Any, pending: int) -> None:
+        self.groups.append((list(group), pending))
+        for task, configs in group.items():
+            assert configs["epoch_limit"] >= 2
+            self.shown.append(("started", task))
+
+    def group_ended(self, tasks: Any, how: str, text: str) -> None:
+        for task in tasks:
+            self.task_ended(task, how, text)
 
     def epoch_finished(self, task: str, fields: Any) -> None:
         assert fields["epoch_limit"] >= fields["epoch"] and "task" not in fields
@@ -119,7 +130,11 @@ def test_a_sweep_is_trained_in_groups_and_ends_as_one_by_one(lab: Lab) -> None:
     # One was left over, and trained by itself.
     assert [len(group) for group in lab.groups] == [4, 4], lab.groups
     assert len(lab.plans) == 1 and lab.plans[0]["limit"] is None
-    assert not [text for text in lab.told.said if "one by one" in text]
+    assert [len(group) for group, _ in lab.told.groups] == [4, 4]
+    assert [pending for _, pending in lab.told.groups] == [5, 1], "what is left besides the group"
+    # Once: it was measured once.
+    gained = [text for text in lab.told.said if "one by one" in text]
+    assert gained == [f"{lab.groups[0][0][:8]} and 3 others are trained as one, 2.5 times as fast as one by one."]
     for task in tasks:
         assert lab.told.of(task) == ["started", "epoch", "epoch", "epoch", "finished"]
         assert lab.attempts(task) == [("finished", None)]
@@ -140,6 +155,43 @@ def test_a_named_size_is_used_whatever_was_measured(lab: Lab) -> None:
     assert [len(group) for group in lab.groups] == [7]
     assert [line["limit"] for line in lab.plans] == [7]
     assert lab.lines[1]["size"] == 7
+
+
+@pytest.mark.parametrize(
+    ("fuse", "environment", "said"),
+    [
+        ("3", {}, ""),
+        ("9", {}, "{}: only 3 other pending tasks are like it, although --fuse 9 was asked for."),
+        (
+            "4",
+            {"GROUP_KIT_ROOM": "2"},
+            "Tasks like {} are trained 2 at a time, although --fuse 4 was asked for: no more fit.",
+        ),
+        (
+            "4",
+            {"GROUP_KIT_PLAN": "decline"},
+            "Tasks like {} are trained one by one, although --fuse 4 was asked for: the model branches on its data.",
+        ),
+    ],
+)
+def test_a_size_that_cannot_be_met_is_said_once(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, fuse: str, environment: dict[str, str], said: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    insert_tasks(lab.pipeline, trainings=seeds(4))
+    assert lab.populate(fuse).success_count == 4
+    first = lab.plans[0]["plan"][:8]
+    news = [text for text in lab.told.said if text.endswith("trained as one.")]
+    assert len(news) == (environment.get("GROUP_KIT_PLAN") is None) and all(text.startswith(first) for text in news)
+    assert [text for text in lab.told.said if "--fuse" in text] == ([said.format(first)] if said else [])
+
+
+def test_a_size_that_nothing_can_meet_is_said_once(lab: Lab) -> None:
+    insert_tasks(lab.pipeline, trainings=[{"batch_size": size} for size in (2, 4, 8)])
+    assert lab.populate("4").success_count == 3
+    (said,) = [text for text in lab.told.said if "--fuse" in text]
+    assert said[8:] == ": no other pending task is like it, although --fuse 4 was asked for."
 
 
 def test_a_task_without_siblings_is_not_looked_at(lab: Lab) -> None:
@@ -296,14 +348,11 @@ def test_news_that_nobody_takes_end_that_member_alone(lab: Lab, monkeypatch: pyt
 
 def test_what_goes_wrong_with_a_whole_group_gives_it_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     tasks = insert_tasks(lab.pipeline, trainings=seeds(4))
-    started: list[str] = []
 
-    def broken(self: Told, task: str, configs: object, attempt: int, pending: int) -> None:
-        started.append(task)
-        if len(started) == 3:
-            raise RuntimeError("the screen is broken")
+    def broken(self: Told, group: object, pending: int) -> None:
+        raise RuntimeError("the screen is broken")
 
-    monkeypatch.setattr(Told, "task_started", broken)
+    monkeypatch.setattr(Told, "group_started", broken)
     summary = lab.populate()
     assert (summary.success_count, summary.error_list) == (4, [])
     for task in tasks:

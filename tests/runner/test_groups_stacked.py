@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -114,10 +115,24 @@ def test_a_group_that_is_stopped_goes_on_one_by_one_and_as_a_group(sweep: Path) 
     worker.send_signal(signal.SIGTERM)
     text, _ = worker.communicate(timeout=60)
     assert worker.returncode == 75, text
+    said = re.sub(r"\b[0-9a-f]{8}\b", "task", text).splitlines()
+    assert (
+        "8 tasks are claimed as a group (task, task, task, …): SimpleMLP on static60000-1-1-simulated.h5, 0 pending"
+        in said
+    )
+    assert said.count("task and 7 others are trained as one.") == 1
+    assert len([line for line in said if line.startswith("8 tasks (task, task, task, …) are saved after epoch ")]) == 1
+    assert not re.search(r"^task: ", "\n".join(said), re.MULTILINE)
     states = json.loads(run("status", "--json"))["states"]
     assert (states["finished"], states["running"], states["pending"]) == (0, 0, 16), states
     run("populate", "--device", "cpu", "--fuse", "off", "--max-tasks", "2", "--where", "epoch_limit=2000")
-    run("populate", "--device", "cpu", "--fuse", "8")
+    again = [*RUN, "populate", "--device", "cpu", "--fuse", "6", "--where", "epoch_limit=2000"]
+    told = subprocess.run(again, capture_output=True, text=True, check=True, timeout=300).stderr
+    assert len(re.findall(r"^[0-9a-f]{8} and 5 others have checkpoints to go on from\.$", told, re.MULTILINE)) == 1
+    # The time of each, its share, is the one that `results` has.
+    shown = dict(re.findall(r"^([0-9a-f]{8}): completed .* (\d+\.\d) s$", told, re.MULTILINE))
+    taken = {task[:8]: f"{row['train_seconds']:.1f}" for task, row in results().items()}
+    assert len(shown) == 6 and shown.items() <= taken.items()
     rows = [row for row in results().values() if row["epochs"] == 2000]
     assert len(rows) == 8
     assert {row["provenance"]["resumed_from_epoch"] is None for row in rows} == {False}

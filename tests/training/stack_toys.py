@@ -195,6 +195,12 @@ class Writing(Perceptron):
         return y
 
 
+class Masking(Perceptron):
+    def forward(self, x: Tensor) -> Any:
+        y = self.layers(x)
+        return y + y[y > 0].mean()
+
+
 class Noisy(Perceptron):
     """Functional dropout."""
 
@@ -261,7 +267,7 @@ class Doomed(Perceptron):
 
 
 MODELS = (
-    *(Perceptron, Normed, Convolved, Gated, Attentive, Numbered, Enclosed, Branching, Reading, Writing, Noisy),
+    *(Perceptron, Normed, Convolved, Gated, Attentive, Numbered, Enclosed, Branching, Reading, Writing, Masking, Noisy),
     *(NumpyNoise, PythonNoise, Counting, Reassigning, Hooked, Doomed),
 )
 

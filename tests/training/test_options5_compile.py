@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from synicix_core.errors import ConfigurationError, ParamsError
-from synicix_core.training import compiling
+from synicix_core.training import compiling, timing
 from synicix_core.training.contract import TrainingInterrupted
 from synicix_core.training.nn_trainer import NNTrainer
 from synicix_core.training.optimization import losses_of
@@ -86,6 +86,22 @@ def test_on_compiles_the_usual_batches_from_the_first_step(tmp_path: Path, compi
     assert compiler.calls == [16] * (1 + 3 * 4)
     assert made.how["compiled"] is True
     assert made.notes == ()
+
+
+def test_the_time_of_compiling_is_a_part_of_its_own(
+    tmp_path: Path, compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "perf_counter", compiler.monotonic)
+
+    def seconds(**options: Any) -> dict[str, float]:
+        told: dict[str, float] = trained(tmp_path, **options).run.stopwatch.describe()["seconds"]
+        return told
+
+    # Compiling, and a step by which it is compared; then batches that are compiled, and the smaller last ones.
+    assert seconds(compile="on") == {"compiling": 5.5, "forward": 4 * (3 * 0.5 + 1.0)}
+    wide = {"input_shape": (6,), "output_shape": (3,), "dropout": 0.0, "hidden": 9}
+    # Nothing is booked for having thought about it.
+    assert seconds(compile="auto", model_class_params=wide) == {"forward": 4 * 4 * 1.0}
 
 
 def test_compiled_training_is_that_of_the_model_itself(tmp_path: Path, compiler: Compiler) -> None:
@@ -256,6 +272,23 @@ def test_a_resumed_training_tells_from_when_it_was_compiled(tmp_path: Path, comp
     outcome = run(spec)
     assert outcome.provenance["resumed_from_epoch"] == 1
     assert outcome.provenance["compiled"] is True
+
+
+def test_people_are_told_once_that_something_is_compiled(tmp_path: Path, compiler: Compiler) -> None:
+    class Listening(Recorder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heard: list[str] = []
+
+        def note(self, message: str) -> None:
+            self.heard.append(message)
+
+    first, again, plain = Listening(), Listening(), Listening()
+    run(nn_spec(tmp_path / "first", {"compile": "on"}, task="0123456789abcdef"), first)
+    assert first.heard == ["01234567: compiling Net; this may take a minute"]
+    run(nn_spec(tmp_path / "again", {"compile": "on"}, seed=5), again)
+    run(nn_spec(tmp_path / "plain", {}), plain)
+    assert again.heard == plain.heard == []
 
 
 @pytest.mark.slow

@@ -48,10 +48,10 @@ def test_steps_and_a_validation_are_in_the_trace_under_their_names(tmp_path: Pat
     path = tmp_path / "new" / "task.trace.json"
     trace, note = profiled(nn_spec(tmp_path, LONG, epoch_limit=20), path)
     found = ranges(trace)
-    assert found["forward"] == found["backward"] == 41, "of 50 readings of the loader, 9 find the end of an epoch"
-    assert found["data"] >= 40 and found["optimizer"] >= 40 and found["evaluation"] >= 1
+    assert found["forward"] == found["backward"] == RECORDED_STEPS, "that an epoch is read to its end is no step"
+    assert found["data"] >= RECORDED_STEPS and found["optimizer"] >= RECORDED_STEPS and found["evaluation"] >= 1
     assert any(event["name"] == "aten::addmm" for event in trace["traceEvents"])
-    assert f"41 steps and a validation is in {path}; open it at https://ui.perfetto.dev." in note
+    assert f"50 steps and a validation is in {path}; open it at https://ui.perfetto.dev." in note
     assert "A recorded step took" in note and list(path.parent.iterdir()) == [path]
 
 
@@ -88,7 +88,11 @@ def test_a_profile_changes_no_number(tmp_path: Path) -> None:
 def test_a_trainer_that_says_nothing_is_profiled_by_what_its_loaders_know(tmp_path: Path) -> None:
     spec = toy_spec(tmp_path, trainer=Component("trainer", "toys/OldTrainer"), epoch_limit=20)
     trace, note = profiled(spec, tmp_path / "t.json")
-    assert ranges(trace)["training"] >= 40 and ranges(trace)["data"] >= 40 and "41 steps is in" in note
+    assert (
+        ranges(trace)["training"] >= RECORDED_STEPS
+        and ranges(trace)["data"] >= RECORDED_STEPS
+        and "50 steps is in" in note
+    )
 
 
 def test_a_training_that_is_over_too_soon_says_so(tmp_path: Path) -> None:

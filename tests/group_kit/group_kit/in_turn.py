@@ -1,8 +1,8 @@
 """Groups whose members are trained in turn, an epoch or two each, so that all are under way at the same time.
 
 The environment says how: `GROUP_KIT_SIZE` is how many go together, `GROUP_KIT_PLAN` what becomes of the look at it
-(``decline``, ``raise``, ``die``), `GROUP_KIT_FITS` how many fit into memory at once, `GROUP_KIT_APART` that models with
-another penalty than the first do not go together. A line for each plan and each group goes to the file `GROUP_KIT_LOG`.
+(``decline``, ``raise``, ``die``), `GROUP_KIT_ROOM` how many fit of those that are asked for, `GROUP_KIT_FITS` how many fit
+into memory at once, `GROUP_KIT_APART` that models with another penalty than the first do not go together. A line for each plan and each group goes to the file `GROUP_KIT_LOG`.
 """
 
 import json
@@ -28,7 +28,9 @@ def plan_group(spec, registry, limit=None):
     if how == "decline":
         return GroupPlan(1, "the model branches on its data")
     size = int(os.environ.get("GROUP_KIT_SIZE", "4"))
-    return GroupPlan(size if limit is None else min(size, limit))
+    if limit is not None:
+        return GroupPlan(min(limit, int(os.environ.get("GROUP_KIT_ROOM", limit))), "no more fit")
+    return GroupPlan(size, "2.5 times as fast as one by one")
 
 
 def run_group(members, registry, *, size, ended):
