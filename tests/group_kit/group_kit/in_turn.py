@@ -2,7 +2,8 @@
 
 The environment says how: `GROUP_KIT_SIZE` is how many go together, `GROUP_KIT_PLAN` what becomes of the look at it
 (``decline``, ``raise``, ``die``), `GROUP_KIT_ROOM` how many fit of those that are asked for, `GROUP_KIT_FITS` how many fit
-into memory at once, `GROUP_KIT_APART` that models with another penalty than the first do not go together. A line for each plan and each group goes to the file `GROUP_KIT_LOG`.
+into memory at once, `GROUP_KIT_APART` that models with another penalty than the first do not go together. A line for each plan
+and each group goes to the file `GROUP_KIT_LOG`.
 """
 
 import json
