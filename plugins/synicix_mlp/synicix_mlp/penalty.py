@@ -97,8 +97,8 @@ class _OfLargeWeights(torch.autograd.Function):
             return None, None, *(weight * (2 * l2) for weight in weights)
         # The signs become the gradient; a second pass backward through the same graph makes them anew.
         signs, ctx.signs = ctx.signs or [weight.sign() for weight in weights], None
+        one = upstream.new_ones(1)
         for sign, weight in zip(signs, weights, strict=True):
-            sign.mul_(l1)
-            if l2:
-                sign.add_(weight, alpha=2 * l2)
+            # An outer product with one row: the only operation that scales both of its terms, in one pass.
+            sign.view(1, -1).addr_(one, weight.view(-1), beta=l1, alpha=2 * l2)
         return None, None, *signs
