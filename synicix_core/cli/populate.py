@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import signal
 import sys
 import time
@@ -34,7 +35,20 @@ __all__ = ["populate"]
 
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
-_SECONDS = click.FloatRange(min=0, min_open=True)
+
+
+class _Number(click.FloatRange):
+    """A number in a range; not NaN, which no comparison keeps out, nor an infinite one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+_SECONDS = _Number(min=0, min_open=True)
 
 
 class _MistakenFlag(click.UsageError):
@@ -102,7 +116,7 @@ def _fuse(_ctx: click.Context, _option: click.Parameter, value: str | None) -> s
     "worker_fuse",
     metavar="auto|off|N",
     callback=_fuse,
-    help="Train tasks that are alike together: so many, or as measured.",
+    help="Train tasks that are alike as one: so many, or as measured.",
 )
 @click.option(
     "--devices-per-task", "worker_devices_per_task", type=click.IntRange(min=1), help="Train each task on so many GPUs."
@@ -111,7 +125,7 @@ def _fuse(_ctx: click.Context, _option: click.Parameter, value: str | None) -> s
 @click.option(
     "--resident-share",
     "worker_resident_share",
-    type=click.FloatRange(0.0, 0.9),
+    type=_Number(0.0, 0.9),
     help="Datasets up to this share of free memory stay on the device.",
 )
 @click.option("--num-workers", type=click.IntRange(min=0), help="Data-loading processes.")

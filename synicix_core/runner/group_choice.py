@@ -21,6 +21,8 @@ _A_FEW, _MOST = 50, 500
 """Candidates looked at: to see whether there are siblings at all, and at most."""
 _CRUMBS = 8
 """No share is smaller than this part of a whole group: the last tasks of a sweep would go in ever smaller ones."""
+_WORTH_A_TRIAL = 2
+"""Siblings."""
 _LONELY_SECONDS = 10.0
 """So long nobody looks again for the siblings of tasks that had none."""
 _MOST_KEYS, _MOST_LONELY = 20_000, 1000
@@ -77,8 +79,9 @@ class GroupChoice:
         self._display = display
         self._grouping = Grouping()
         self._sizes: dict[str, int] = {}
+        self._least: dict[str, int] = {}
         self._news: dict[str, str] = {}
-        self._is_met = self._told_of_few = False
+        self._is_met = self._told_of_few = self._told_of_alone = False
         self._alone: set[str] = set()
         self._learned: dict[str, list[str]] = {}
         self._keys: dict[tuple[str, str, str], str | None] = {}
@@ -108,7 +111,10 @@ class GroupChoice:
         if key is None:
             self._tell_of_few(claim.task, "only tasks of NNTrainer are trained as one")
             return None
-        if self._sizes.get(key) == 1 or self._queue.is_alone(claim):
+        if self._sizes.get(key) == 1:
+            return None
+        if self._queue.is_alone(claim):
+            self._tell_of_alone(claim.task)
             return None
         now = time.monotonic()
         if self._lonely.get((key, restriction), now) > now:
@@ -125,7 +131,11 @@ class GroupChoice:
         """Return how many tasks of this key are trained together; None if nobody looked yet."""
         return self._sizes.get(key)
 
-    def planned(self, key: str, task: str, size: int, reason: str) -> None:
+    def is_worth_a_trial(self, siblings: Siblings) -> bool:
+        """Tell whether to find out how many tasks go together: for two of them that takes longer than is gained."""
+        return self.fixed_size is not None or siblings.total >= _WORTH_A_TRIAL
+
+    def planned(self, key: str, task: str, size: int, reason: str, least: int = 2) -> None:
         """Take note of what was found out about a key; people are told once.
 
         Parameters
@@ -136,7 +146,10 @@ class GroupChoice:
             How many at a time; 1 is one by one.
         reason : str
             Why one by one, or why no more than that, or what is gained, if there is something to say.
+        least : int
+            Fewer tasks than that are faster one by one.
         """
+        self._least[key] = least
         why = reason.rstrip(".")
         if size == 1 and why:
             how = f"Tasks like {task[:8]} are trained one by one"
@@ -146,7 +159,7 @@ class GroupChoice:
         elif self.fixed_size is not None and size < self.fixed_size:
             self._display.message(f"Tasks like {task[:8]} are trained {size} at a time{self._although()}: {why}.")
         if size > 1:
-            self._news[key] = f"are trained as one, {why}" if why and self.fixed_size is None else "are trained as one"
+            self._news[key] = f"are trained as one: {why}" if why and self.fixed_size is None else "are trained as one"
         self._sizes[key] = size
 
     def take_news(self, key: str) -> str:
@@ -165,12 +178,20 @@ class GroupChoice:
             self._told_of_few = True
             self._display.message(f"{task[:8]}: {why}{self._although()}.")
 
+    def _tell_of_alone(self, task: str) -> None:
+        if not self._told_of_alone:
+            self._told_of_alone = True
+            self._display.message(
+                f"{task[:8]}, and others like it, are trained one by one: an attempt ended with its worker or executor, "
+                "and one of those that were trained together may be to blame."
+            )
+
     def _although(self) -> str:
         return "" if self.fixed_size is None else f", although --fuse {self.fixed_size} was asked for"
 
-    def shrink(self, key: str, task: str, why: str) -> None:
-        """Halve the groups of a key, of which one came to a bad end."""
-        size = max((self._sizes.get(key) or 2) // 2, 1)
+    def shrink(self, key: str, task: str, number: int, why: str) -> None:
+        """Halve the groups of a key, of which one of so many tasks came to a bad end."""
+        size = max(min(self._sizes.get(key) or number, number) // 2, 1)
         self._sizes[key] = size
         how = "one by one" if size == 1 else f"{size} at a time"
         self._display.message(f"Tasks like {task[:8]} are trained {how} from now on: {why.rstrip('.')}.")
@@ -187,7 +208,8 @@ class GroupChoice:
         if self.fixed_size is not None:
             return size - 1
         share = math.ceil((siblings.total + 1) / max(siblings.workers, 1))
-        return min(size, max(share, size // _CRUMBS)) - 1
+        number = min(size, max(share, size // _CRUMBS), siblings.total + 1)
+        return number - 1 if number >= self._least.get(siblings.key, 2) else 0
 
     def _may_have_any(self, row: Mapping[str, Any]) -> bool:
         key = self._key(row)

@@ -163,7 +163,7 @@ class GroupEndings:
                 # What goes wrong after a signal went to every process of a job is no error of the task's.
                 self._endings.release(member.claim, trained=True)
             elif problem.kind == "out_of_memory" and len(self._members) > 1:
-                self.give_back([member], {}, _apart(problem, len(self._members)))
+                self.give_back([member], {}, problem, of=len(self._members))
                 self._shrink(problem)
             else:
                 self._endings.fail(member.claim, problem, can_split=message["can_split"])
@@ -195,7 +195,7 @@ class GroupEndings:
             with self._accounted(members[0].claim):
                 self._endings.fail(members[0].claim, problem, can_split=problem.kind == "out_of_memory")
             return
-        self.give_back(members, epochs, _apart(problem, len(members)))
+        self.give_back(members, epochs, problem, of=len(members))
         self._shrink(problem)
 
     def give_back(
@@ -204,6 +204,7 @@ class GroupEndings:
         epochs: Mapping[str, int],
         problem: Problem | None = None,
         *,
+        of: int = 1,
         can_checkpoint: Mapping[str, bool] | None = None,
     ) -> None:
         """Give claims back in one transaction.
@@ -216,6 +217,8 @@ class GroupEndings:
             By task, how far it came, where that is known.
         problem : Problem, optional
             Why, if it was not wanted.
+        of : int
+            How many tasks were trained together then.
         can_checkpoint : mapping of str to bool, optional
             By task, whether its trainer saves checkpoints, where that is known.
         """
@@ -225,8 +228,10 @@ class GroupEndings:
             Given(member.claim, self._endings.checkpoint_of(member.claim), epochs.get(member.claim.task))
             for member in members
         ]
-        lost = self._release(given, problem)
-        why = "it is pending again" + (f", to be trained by itself: {problem.message.rstrip('.')}" if problem else "")
+        lost = self._release(given, None if problem is None else _apart(problem, of))
+        why = "it is pending again"
+        if problem is not None:
+            why = f"{problem.message.rstrip('.')}; {why}, to be trained by itself"
         for one in given:
             task = one.claim.task
             if task in lost:
@@ -267,7 +272,7 @@ class GroupEndings:
     def _shrink(self, problem: Problem) -> None:
         if not self._shrunk:
             self._shrunk = True
-            self._choice.shrink(self._key, self._members[0].claim.task, problem.message)
+            self._choice.shrink(self._key, self._members[0].claim.task, len(self._members), problem.message)
 
 
 def _apart(problem: Problem, number: int) -> Problem:

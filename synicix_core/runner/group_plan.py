@@ -31,11 +31,14 @@ class Plan:
         Why by itself.
     executor_usable : bool
         Whether the executor can train a task now.
+    least : int
+        Fewer tasks than that are faster one by one.
     """
 
     size: int
     reason: str = ""
     executor_usable: bool = True
+    least: int = 2
 
 
 def ask_for_plan(
@@ -88,7 +91,8 @@ def ask_for_plan(
             for message in messages:
                 if message["type"] == "plan":
                     answered = not message["restart"]
-                    return Plan(int(message["size"]), message["reason"], executor_usable=answered)
+                    size, least = int(message["size"]), int(message["least"])
+                    return Plan(size, message["reason"], executor_usable=answered, least=least)
             if time.monotonic() > deadline:
                 return Plan(1, "the executor hung when it was tried out", executor_usable=False)
             pulse.beat_if_due(claim, {})

@@ -24,14 +24,14 @@ def plan(message: Mapping[str, Any], tell: Tell) -> None:
     try:
         registry = get_registry()
         found = group.plan_group(TaskSpec.from_wire(message["spec"]), registry, message["limit"])
-        tell({"type": "plan", "size": found.size, "reason": found.reason, "restart": False})
+        tell({"type": "plan", "size": found.size, "reason": found.reason, "least": found.least, "restart": False})
     except (
         Exception,
         SystemExit,
         KeyboardInterrupt,
     ) as error:  # a plugin's; the task fails by itself when it is trained
         failure = failed(error, TaskState())
-        tell({"type": "plan", "size": 1, "reason": failure["error"], "restart": failure["restart"]})
+        tell({"type": "plan", "size": 1, "reason": failure["error"], "least": 2, "restart": failure["restart"]})
 
 
 def train(message: Mapping[str, Any], tell: Tell, stops: Stops) -> None:

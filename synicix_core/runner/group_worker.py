@@ -143,6 +143,8 @@ class GroupWorker:
             self._overruled = ""
         siblings = self._find(first)
         if siblings is not None and self._choice.size(siblings.key) is None:
+            if not self._choice.is_worth_a_trial(siblings):
+                return None
             before_plan()
             self._plan(siblings.key, first, executor, make_spec())
             siblings = self._find(first)  # others may have claimed them meanwhile
@@ -233,7 +235,7 @@ class GroupWorker:
         )
         if plan is None:
             raise NotBegun("it is pending again")
-        self._choice.planned(key, first.claim.task, plan.size, plan.reason)
+        self._choice.planned(key, first.claim.task, plan.size, plan.reason, plan.least)
         if not plan.executor_usable:
             raise NotBegun(f"{plan.reason.rstrip('.')}; it is pending again")
 

@@ -17,6 +17,8 @@ from synicix_core.tables.schema import Tables
 __all__ = ["News"]
 
 _COUNT_SECONDS = 10.0
+_FEW = 100
+"""Below this number pending tasks are counted every time: it costs little, and people look."""
 
 
 class News:
@@ -127,7 +129,7 @@ class News:
     def _count_pending(self, claimed: int) -> int:
         """Return how many tasks are pending besides those claimed: counted now and then, up to a limit, else counted down."""
         self._pending = max(self._pending - claimed, 0)
-        if time.monotonic() - self._counted >= _COUNT_SECONDS:
+        if self._pending < _FEW or time.monotonic() - self._counted >= _COUNT_SECONDS:
             self._pending = self._count()
             self._counted = time.monotonic()
         return self._pending

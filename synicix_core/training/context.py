@@ -58,6 +58,8 @@ class TaskContext:
         Which of several processes this is that train the task together, each on a device of its own; None: it is the only one.
     clock : callable
         Gives the seconds by which the time of training is taken.
+    group : mapping or None
+        What the result says of the group that the task is trained in, or was up to the checkpoint that it went on from.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class TaskContext:
         self._epoch_started = time.monotonic()
         self._finished: float | None = None
         self._seconds_before = 0.0
+        self.group: Mapping[str, Any] | None = None
         self._next_progress = 0.0
         self._told_refusal = False
 
@@ -206,6 +209,7 @@ class TaskContext:
             "epochs": self.epochs,
             "seconds": self.train_seconds,
             "timing": self.stopwatch.state_dict(),
+            "group": None if self.group is None else {**self.group, "until_epoch": self.epochs},
             "random": random_state.capture(self._generators, self.process_state),
             "state": dict(state),
         }
@@ -227,6 +231,7 @@ class TaskContext:
             return None
         if "timing" in content:
             self.stopwatch.load_state_dict(content["timing"])
+        self.group = content.get("group")
         self.state.epochs = self.resumed_from = content["epochs"]
         self._seconds_before = content["seconds"]
         random_state.restore(content["random"], self._generators)

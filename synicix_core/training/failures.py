@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from synicix_core.errors import DatasetError, SynicixError
+from synicix_core.errors import DatasetError, ParamsError, SynicixError
 from synicix_core.training.contract import TrainingDiverged
 
 __all__ = ["Failure", "describe_failure", "forget", "is_transient", "summary"]
@@ -180,6 +180,8 @@ def _first_words(error: BaseException) -> str:
 def _cause(kind: str, error: BaseException) -> str:
     name = f"{type(error).__module__}.{type(error).__qualname__}"
     where = _what(error.what) if isinstance(error, SynicixError) else _place(error)
+    if isinstance(error, ParamsError):
+        where = "\0".join([where, *sorted({path for path, _ in error.mistakes})])
     return hashlib.sha256("\0".join((kind, name, where)).encode()).hexdigest()[:8]
 
 

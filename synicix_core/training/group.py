@@ -48,10 +48,13 @@ class GroupPlan:
         1: each by itself.
     reason : str
         Why each by itself, or what is gained; where fewer are trained at a time than were wanted, why no more.
+    least : int
+        Fewer tasks than that are faster one by one.
     """
 
     size: int
     reason: str = ""
+    least: int = 2
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def plan_group(spec: TaskSpec, registry: Registry, limit: int | None = None) -> 
     """
     finding = probe(spec, registry, limit, lambda: None)
     _findings[_in_common(spec)] = finding
-    return GroupPlan(finding.size, finding.reason)
+    return GroupPlan(finding.size, finding.reason, finding.least)
 
 
 def run_group(members: Sequence[Member], registry: Registry, *, size: int, ended: Ended) -> None:
@@ -196,7 +199,7 @@ class _Group:
                 continue
             # Nothing of it draws from the generators of the process, so they stay for it what they are now.
             task.context.process_state = run.batches.process_state = capture({})
-            task.how["fused"] = {
+            task.context.group = task.how["fused"] = {
                 "tasks": len(self._tasks),
                 "exact": self._finding.exact,
                 "mode": self._finding.mode,

@@ -206,6 +206,8 @@ class TaskRun:
             sha256,
             self.tiers.datasets,
         )
+        if self.context.group is not None:
+            outcome.provenance["fused"] = dict(self.context.group)
         outcome.provenance.update(self.how)
         with self.stopwatch.during(CHECKPOINT):
             publish(self._partial, self.spec.model_save_path, on_disk=saved is not None and saved.on_disk)

@@ -130,6 +130,14 @@ def cause(function: Callable[[], Any]) -> str:
     return describe_failure(caught(function)).cause
 
 
+def test_different_parameters_are_different_causes() -> None:
+    def of(path: str, message: str) -> str:
+        return describe_failure(ParamsError("NNTrainer cannot be built", [(path, message)])).cause
+
+    assert of("ema_decay", "expected less than 1, got 2.0") == of("ema_decay", "expected less than 1, got 3.0")
+    assert of("ema_decay", "is wrong") != of("accumulate_batches", "is wrong")
+
+
 def test_equal_causes_whatever_the_numbers_and_different_ones_apart() -> None:
     assert cause(lambda: failing(1)) == cause(lambda: failing(2))
     assert cause(lambda: failing(1)) != cause(lambda: failing_elsewhere(1))

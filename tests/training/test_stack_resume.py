@@ -80,7 +80,7 @@ def test_gone_on_with_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for one, other in zip(whole, again(halves), strict=True):
         outcome = run_task(other, REGISTRY, Recorder())
         assert furthest(one, other) < 1e-12
-        assert "fused" not in outcome.provenance or outcome.provenance["fused"] is None
+        assert outcome.provenance["fused"]["until_epoch"] == 0  # it left the group within its first epoch
 
 
 def test_one_by_one_gone_on_with_as_a_group(tmp_path: Path) -> None:
@@ -121,3 +121,12 @@ def test_time_is_shared_among_the_tasks(tmp_path: Path) -> None:
     found = finished(train_together(group(tmp_path)))
     alone = run_task(group(tmp_path / "alone")[0], REGISTRY, Recorder())
     assert 0 < sum(item.train_seconds for item in found) < 20 * alone.train_seconds
+
+
+def test_a_result_tells_of_the_group_that_its_task_left(tmp_path: Path) -> None:
+    specs = group(tmp_path)
+    train_together(specs, [_StopAfter(2) for _ in specs])
+    alone = run_task(again(specs)[0], REGISTRY, Recorder()).provenance["fused"]
+    assert (alone["tasks"], alone["until_epoch"]) == (3, 2)
+    for item in finished(train_together(again(specs)[1:])):
+        assert item.provenance["fused"]["tasks"] == 2 and "until_epoch" not in item.provenance["fused"]

@@ -12,6 +12,7 @@ import torch
 
 from synicix_core.training.group import NotTogether, plan_group
 from synicix_core.training.spec import Component
+from synicix_core.training.stack_probe import _Trial
 from synicix_core.training.unfit_code import what_cannot_be_stacked
 from tests.training.stack_toys import REGISTRY, stack_spec, train_together, with_model
 
@@ -88,7 +89,7 @@ def test_a_probe_leaves_no_trace(tmp_path: Path) -> None:
 def test_the_size_comes_from_the_clock(tmp_path: Path) -> None:
     plan = plan_group(stack_spec(tmp_path), REGISTRY)
     assert plan.size in (16, 64) and re.fullmatch(
-        r"\d+\.\d times as fast as one by one \(by the clock of a few steps\)", plan.reason
+        r"with \d+ a step takes \d+\.\d\d ms for each, alone \d+\.\d\d ms", plan.reason
     )
 
 
@@ -124,3 +125,12 @@ def test_code_of_nobody_s_is_named_by_its_layer() -> None:
     plain = what_cannot_be_stacked(RuntimeError("vmap: something of torch's own"))
     assert plain == "its model, or its criterion, does something that cannot be done for several models at once"
     assert what_cannot_be_stacked(ValueError("an odd shape")).endswith("at once (ValueError: an odd shape)")
+
+
+def test_so_few_that_nothing_is_gained_are_found_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {64: 64.0, 16: 20.0, 2: 2.4, 3: 3.5, 4: 4.0}
+    monkeypatch.setattr(_Trial, "_clock", lambda *_: 1.0)  # alone
+    monkeypatch.setattr(_Trial, "_clock_stack", lambda _, size, __: seconds[size] * 0.8)
+    plan = plan_group(stack_spec(tmp_path), REGISTRY)
+    assert (plan.size, plan.least) == (64, 4)
+    assert plan_group(stack_spec(tmp_path), REGISTRY, 3).least == 2

@@ -55,7 +55,7 @@ def _fill_disks(faults):
     def full_fsync(file):
         descriptor = file if isinstance(file, int) else file.fileno()
         name = Path(f"/proc/self/fd/{descriptor}").readlink().name
-        for kind, part in (("checkpoint", ".checkpoint."), ("model", ".pt.")):
+        for kind, part in (("checkpoint", ".checkpoint."), ("model", ".partial.pt")):
             if part in name and (faults / f"full-{kind}").exists():
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(file)

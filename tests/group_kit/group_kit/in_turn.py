@@ -2,8 +2,8 @@
 
 The environment says how: `GROUP_KIT_SIZE` is how many go together, `GROUP_KIT_PLAN` what becomes of the look at it
 (``decline``, ``raise``, ``die``), `GROUP_KIT_ROOM` how many fit of those that are asked for, `GROUP_KIT_FITS` how many fit
-into memory at once, `GROUP_KIT_APART` that models with another penalty than the first do not go together. A line for each plan
-and each group goes to the file `GROUP_KIT_LOG`.
+into memory at once, `GROUP_KIT_LEAST` the fewest that gain, `GROUP_KIT_APART` that models with another penalty than the
+first do not go together. A line for each plan and each group goes to the file `GROUP_KIT_LOG`.
 """
 
 import json
@@ -31,7 +31,8 @@ def plan_group(spec, registry, limit=None):
     size = int(os.environ.get("GROUP_KIT_SIZE", "4"))
     if limit is not None:
         return GroupPlan(min(limit, int(os.environ.get("GROUP_KIT_ROOM", limit))), "no more fit")
-    return GroupPlan(size, "2.5 times as fast as one by one")
+    least = int(os.environ.get("GROUP_KIT_LEAST", "2"))
+    return GroupPlan(size, "with 4 a step takes 0.20 ms for each, alone 0.50 ms", least)
 
 
 def run_group(members, registry, *, size, ended):
