@@ -80,7 +80,7 @@ def test_gone_on_with_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for one, other in zip(whole, again(halves), strict=True):
         outcome = run_task(other, REGISTRY, Recorder())
         assert furthest(one, other) < 1e-12
-        assert outcome.provenance["fused"]["until_epoch"] == 0  # it left the group within its first epoch
+        assert outcome.provenance["fused"]["until_epoch"] == 1  # it left the group within its second epoch
 
 
 def test_one_by_one_gone_on_with_as_a_group(tmp_path: Path) -> None:
