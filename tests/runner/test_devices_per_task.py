@@ -61,7 +61,7 @@ def test_whatever_happens_the_numbers_are_those_of_two_devices(lab: Lab) -> None
     assert sorted(map(steps.count, set(steps))) == [STEPS * result["epochs"]] * 2
     expected = trained(lab.pipeline, whole)
     result = (lab.pipeline.TrainingResult & {MD5: killed}).fetch1()
-    assert result["provenance"]["resumed_from_epoch"] >= 1
+    assert result["provenance"]["resumed_from_epoch"] is not None  # 0: within its first epoch
     assert not trained(lab.pipeline, killed).differences(expected)
 
     (stopped,) = lab.insert(mark=3)
