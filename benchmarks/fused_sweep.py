@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from nobody import Nobody
 from report import Spread, table
 from small_tasks import (
     BATCH,
@@ -29,6 +28,8 @@ from small_tasks import (
 )
 from tensor_loops import train_ordinary
 from torch import Tensor, nn
+
+from synicix_core.training.spec import Unheard
 
 __all__ = ["run"]
 
@@ -285,7 +286,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-class _Marks(Nobody):
+class _Marks(Unheard):
     """Notes when each epoch ended."""
 
     def __init__(self, device: torch.device) -> None:

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from bench_project import cpu_of_worker, insert_tasks, open_project
-from nobody import Nobody
 from report import Spread, table
 from stopwatch import Stopwatch
 
 from synicix_core.runner.display import Silent
+from synicix_core.training.spec import Unheard
 
 __all__ = ["run"]
 
@@ -170,10 +170,10 @@ def _training(pipeline: Any, specs: list[Any], project: Path, *, fused: bool) ->
 
     def train() -> None:
         if size > 1:
-            run_group([Member(spec, Nobody()) for spec in specs], pipeline.registry, size=size, ended=ended)
+            run_group([Member(spec, Unheard()) for spec in specs], pipeline.registry, size=size, ended=ended)
         else:
             for spec in specs:
-                run_task(spec, pipeline.registry, Nobody())
+                run_task(spec, pipeline.registry, Unheard())
 
     train()
     with Stopwatch(time.process_time) as stopwatch:

@@ -11,10 +11,11 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-from nobody import Nobody
 from numpy.typing import NDArray
 from report import table
 from task_specs import task_spec
+
+from synicix_core.training.spec import Unheard
 
 __all__ = ["run"]
 
@@ -136,7 +137,7 @@ def _trained(path: Path, number: int) -> Score:
         batch_size=BATCH,
         epochs=EPOCHS,
     )
-    outcome = run_task(spec, get_registry(), Nobody())
+    outcome = run_task(spec, get_registry(), Unheard())
     assert outcome.test_score is not None
     return Score(name, outcome.test_score, outcome.train_seconds)
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import datajoint as dj
-from nobody import Nobody
 from populate_tasks import DATASET_FILE, by_hand, train_bare
 from stopwatch import Stopwatch
 
 from synicix_core import Pipeline
 from synicix_core.settings import load_settings
+from synicix_core.training.spec import Unheard
 
 
 def main(project: Path) -> None:
@@ -75,7 +75,7 @@ class Rivals:
             stopwatch.watch(TrainingRun, "measure")
             stopwatch.watch(running, "run_task")
             for number, spec in enumerate(specs):
-                running.run_task(_elsewhere(spec, self.folder / f"parts{number}"), self.pipeline.registry, Nobody())
+                running.run_task(_elsewhere(spec, self.folder / f"parts{number}"), self.pipeline.registry, Unheard())
         return stopwatch.seconds
 
 

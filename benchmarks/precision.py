@@ -7,9 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from nobody import Nobody
 from report import Spread, table
 from task_specs import task_spec
+
+from synicix_core.training.spec import Unheard
 
 __all__ = ["run", "sweep"]
 
@@ -47,7 +48,7 @@ def sweep(
         for number, (spec, examples) in enumerate([warm_up, warm_up, *specs]):
             for precision in precisions if number % 2 else reversed(precisions):
                 trainer = dataclasses.replace(spec.trainer, params={**spec.trainer.params, "precision": precision})
-                outcome = run_task(dataclasses.replace(spec, trainer=trainer), registry, Nobody())
+                outcome = run_task(dataclasses.replace(spec, trainer=trainer), registry, Unheard())
                 if number:  # the first training pays for the start of the GPU
                     outcomes[precision].append(outcome)
                     rates[precision].append(examples * outcome.epochs / outcome.train_seconds)

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from nobody import Nobody
 from task_specs import task_spec
 from torch import Tensor
+
+from synicix_core.training.spec import Unheard
 
 sys.path.insert(0, str(Path(__file__).parent / "lab"))
 
@@ -150,7 +151,7 @@ def nn_trainer(size: Size, path: Path, device: torch.device, *, epochs: int, see
     return 1000 * (observer.marks[-1] - observer.marks[0]) / (epochs - 1), observer.validation_loss
 
 
-class _Clock(Nobody):
+class _Clock(Unheard):
     """Notes when each epoch ended, and its validation loss."""
 
     def __init__(self, device: torch.device) -> None:

@@ -208,8 +208,9 @@ class GroupChoice:
         if self.fixed_size is not None:
             return size - 1
         share = math.ceil((siblings.total + 1) / max(siblings.workers, 1))
-        number = min(size, max(share, size // _CRUMBS), siblings.total + 1)
-        return number - 1 if number >= self._least.get(siblings.key, 2) else 0
+        least = self._least.get(siblings.key, 2)
+        number = min(size, max(share, size // _CRUMBS, least), siblings.total + 1)
+        return number - 1 if number >= least else 0
 
     def _may_have_any(self, row: Mapping[str, Any]) -> bool:
         key = self._key(row)

@@ -280,3 +280,10 @@ def test_flags_of_checkpoints_and_of_the_cache_are_settings(pipeline, run, monke
     ((settings, options),) = seen
     assert (settings.worker.checkpoint_seconds, settings.worker.checkpoint_epochs) == (7.0, 3)
     assert settings.max_cache_bytes == 41 and options.wait and options.owns_process
+
+
+@pytest.mark.parametrize("flag", ["--resident-share", "--grace", "--lease"])
+@pytest.mark.parametrize("number", ["nan", "inf"])
+def test_a_number_that_is_none_is_a_mistake_of_its_flag(flag, number):
+    done = subprocess.run([*POPULATE, flag, number], capture_output=True, text=True)
+    assert done.returncode == 78 and f"Invalid value for '{flag}'" in done.stderr, done.stderr

@@ -198,6 +198,11 @@ def test_what_may_have_killed_a_worker_is_trained_by_itself_until_somebody_retri
     groups = GroupQueue(pipeline.queue)
     assert groups.is_alone(again)
     assert not groups.is_alone(held)
+    chosen, told = choice(pipeline)
+    for _ in range(2):
+        assert siblings(pipeline, chosen, again) is None
+    (said,) = told.said  # once
+    assert said.startswith(f"{again.task[:8]}, and others like it, are trained one by one: ")
     pipeline.queue.fail(again, Problem("bad"))
     pipeline.queue.retry([tasks[1]])
     assert found(pipeline, held) == set(tasks[1:])
@@ -449,6 +454,11 @@ def test_a_worker_takes_no_more_than_its_share(pipeline: Any) -> None:
         GroupQueue(pipeline.queue).claim(tasks[1 + number : 2 + number], 1, **{**ME, "worker": worker * 32})
     # 16 are pending, besides the claimed one, and 4 workers alive.
     assert chosen.number(siblings(pipeline, chosen, held)) == 4
+    chosen.planned(alike.key, held.task, 16, "", 9)  # a share of five would gain nothing
+    assert chosen.number(siblings(pipeline, chosen, held)) == 8
+    chosen.planned(alike.key, held.task, 16, "", 18)
+    assert chosen.number(siblings(pipeline, chosen, held)) == 0
+    chosen.planned(alike.key, held.task, 16, "")
     stale = "UPDATE {} SET heartbeat_at = '2020-01-01' WHERE worker = %s"
     execute(pipeline.connection, stale.format(pipeline.TrainingAttempt.full_table_name), ("d" * 32,))
     assert chosen.number(siblings(pipeline, chosen, held)) == 5

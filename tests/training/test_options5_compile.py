@@ -19,7 +19,7 @@ from synicix_core.training.optimization import losses_of
 from synicix_core.training.run import run_task
 from synicix_core.training.spec import Component, TaskOutcome, TaskSpec
 from tests.training.test_nn_trainer import trainer
-from tests.training.toys import Recorder, Remembering, nn_spec, toy_registry
+from tests.training.toys import Listening, Recorder, Remembering, nn_spec, toy_registry
 
 REGISTRY = toy_registry()
 
@@ -275,14 +275,6 @@ def test_a_resumed_training_tells_from_when_it_was_compiled(tmp_path: Path, comp
 
 
 def test_people_are_told_once_that_something_is_compiled(tmp_path: Path, compiler: Compiler) -> None:
-    class Listening(Recorder):
-        def __init__(self) -> None:
-            super().__init__()
-            self.heard: list[str] = []
-
-        def note(self, message: str) -> None:
-            self.heard.append(message)
-
     first, again, plain = Listening(), Listening(), Listening()
     run(nn_spec(tmp_path / "first", {"compile": "on"}, task="0123456789abcdef"), first)
     assert first.heard == ["01234567: compiling Net; this may take a minute"]

@@ -11,20 +11,9 @@ from synicix_core.training import compiling, stack, stacked_model, timing
 from synicix_core.training.recorded_step import RecordedStep
 from synicix_core.training.spec import TaskOutcome
 from tests.training.stack_toys import stack_spec, train_together, with_model
-from tests.training.toys import Recorder
+from tests.training.toys import Listening
 
 TAKES = 30.0
-
-
-class Listening(Recorder):
-    """Keeps the sentences, too."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.heard: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.heard.append(message)
 
 
 class Tried:

@@ -404,3 +404,14 @@ class Recorder:
 
     def progress(self) -> None:
         self.alive.set()
+
+
+class Listening(Recorder):
+    """Keeps the sentences, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.heard.append(message)
