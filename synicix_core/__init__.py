@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from synicix_core.version import __version__
 
 if TYPE_CHECKING:
-    from synicix_core.errors import DatasetError, SynicixError
-    from synicix_core.hookspecs import hookimpl
+    from synicix_core.cli.project import Place, pass_place
+    from synicix_core.errors import ConfigurationError, DatasetError, SynicixError
+    from synicix_core.hookspecs import hookimpl, hookspec
     from synicix_core.pipeline import Pipeline
     from synicix_core.providers import (
         CriterionProvider,
@@ -23,9 +24,12 @@ if TYPE_CHECKING:
         SamplerProvider,
         TrainerProvider,
     )
+    from synicix_core.registry import get_registry
+    from synicix_core.settings import Settings, load_settings
     from synicix_core.training.contract import Trainer, TrainingContext, TrainingInterrupted
 
 __all__ = [
+    "ConfigurationError",
     "CriterionProvider",
     "DatasetError",
     "DatasetProvider",
@@ -33,19 +37,26 @@ __all__ = [
     "ModelProvider",
     "OptimizerProvider",
     "Pipeline",
+    "Place",
     "SamplerProvider",
+    "Settings",
     "SynicixError",
     "Trainer",
     "TrainerProvider",
     "TrainingContext",
     "TrainingInterrupted",
     "__version__",
+    "get_registry",
     "hookimpl",
+    "hookspec",
+    "load_settings",
+    "pass_place",
 ]
 
 _MODULES = {
-    "errors": ("DatasetError", "SynicixError"),
-    "hookspecs": ("hookimpl",),
+    "cli.project": ("Place", "pass_place"),
+    "errors": ("ConfigurationError", "DatasetError", "SynicixError"),
+    "hookspecs": ("hookimpl", "hookspec"),
     "pipeline": ("Pipeline",),
     "providers": (
         "CriterionProvider",
@@ -56,6 +67,8 @@ _MODULES = {
         "SamplerProvider",
         "TrainerProvider",
     ),
+    "registry": ("get_registry",),
+    "settings": ("Settings", "load_settings"),
     "training.contract": ("Trainer", "TrainingContext", "TrainingInterrupted"),
 }
 

@@ -7,6 +7,7 @@ A hook module should import nothing heavy: providers name their targets as strin
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pluggy
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 PROJECT = "synicix"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
+"""Marks a function as a hook; plugins that have hooks of their own need it (see `synicix_hookspecs`)."""
 hookimpl = pluggy.HookimplMarker(PROJECT)
 """Marks a function of a plugin as the implementation of the hook of the same name."""
 
@@ -136,6 +138,24 @@ def synicix_commands() -> Iterable[click.Command]:
         def synicix_commands():
             from my_lab.commands import inspect_scan
             yield inspect_scan
+    """
+    return ()
+
+
+@hookspec
+def synicix_hookspecs() -> Iterable[ModuleType]:
+    """Yield modules with hooks that this plugin calls and other plugins may implement, as ``synicix-launch`` has one for launchers.
+
+    Each hook is a function decorated with ``@hookspec`` that takes no arguments; what its implementations yield comes from
+    ``get_registry().collect("the_hook")``. A plugin that implements it, but does not need the one that declares it, decorates
+    with ``@hookimpl(optionalhook=True)``.
+
+    Example::
+
+        @hookimpl
+        def synicix_hookspecs():
+            from my_lab import hookspecs
+            yield hookspecs
     """
     return ()
 

@@ -16,6 +16,7 @@ from synicix_core.settings import Settings, load_settings
 from synicix_core.tables import schema as schemas
 from synicix_core.tables.config_table import Services
 from synicix_core.tables.dataset_files import resolve_dataset_file
+from synicix_core.tables.overview import count_states
 from synicix_core.tables.queue import Queue
 from synicix_core.training.task_specs import fetch_configs, make_spec
 
@@ -147,6 +148,10 @@ class Pipeline:
             )
             raise ConfigurationError(f"{text!r} does not name a task", why=why, hint="Run: synicix-run results")
         return str(found[0])
+
+    def counts(self) -> dict[str, int]:
+        """Return how many tasks are pending, scheduled (pending, but due later only), running, finished, error or paused."""
+        return count_states(self.tables)
 
     def spec(self, key: str | Mapping[str, Any]) -> TaskSpec:
         """Return everything that is needed to build a task on this machine: providers, parameters, paths.

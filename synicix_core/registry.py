@@ -7,61 +7,25 @@ import functools
 import importlib
 import inspect
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import importlib_metadata
-import pluggy
-
 from synicix_core import hookspecs
 from synicix_core.errors import (
-    PluginError,
-    PluginHookError,
     PluginImportError,
     PluginValidationError,
     ProviderConflict,
     ProviderNotFound,
 )
+from synicix_core.plugin_loading import CORE, LoadedPlugins, Plugin, Problem, normalise, one_line
 from synicix_core.providers import KINDS, Provider
 
 if TYPE_CHECKING:
     import click
 
 __all__ = ["CORE", "Observer", "Plugin", "Problem", "Registered", "Registry", "get_registry"]
-
-GROUP = "synicix"
-CORE = "synicix-core"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A plugin, or a part of one, that does not work."""
-
-    distribution: str
-    version: str
-    entry_point: str
-    error: PluginError
-
-    def __str__(self) -> str:
-        return str(self.error)
-
-
-@dataclass(frozen=True)
-class Plugin:
-    """An entry point whose hook module was loaded."""
-
-    distribution: str
-    version: str
-    entry_point: str
-    module: str
-
-    @property
-    def label(self) -> str:
-        """Name under which pluggy knows it."""
-        return f"{self.distribution}[{self.entry_point}]"
 
 
 @dataclass(frozen=True)
@@ -126,7 +90,7 @@ class Registered:
                 distribution=self.distribution,
                 version=self.distribution_version,
                 entry_point=self.entry_point,
-                why=f"importing {reference} raised {_one_line(error)}",
+                why=f"importing {reference} raised {one_line(error)}",
                 hint=f"Run: synicix-run plugins info {self.qualified}",
             ) from error
 
@@ -151,17 +115,12 @@ class Registry:
     """
 
     def __init__(self, entry_points: Iterable[Any] | None = None, disabled: str = "") -> None:
-        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
-        self._manager.add_hookspecs(hookspecs)
-        self._plugins: dict[str, Plugin] = {}
-        self._problems: list[Problem] = []
+        self._loaded = LoadedPlugins(entry_points, disabled)
         self._providers: dict[tuple[str, str], list[Registered]] = {}
         self._stored: dict[tuple[str, str], Registered] = {}
         self._commands: list[tuple[Plugin, click.Command]] | None = None
-        self.disabled: tuple[str, ...] = ()
-        self._load_plugins(_scan() if entry_points is None else entry_points, disabled)
         for kind, hook in hookspecs.PROVIDER_HOOKS.items():
-            for plugin, provider in self._call(hook):
+            for plugin, provider in self._loaded.call(hook):
                 self._add(plugin, kind, provider)
 
     @classmethod
@@ -178,12 +137,12 @@ class Registry:
     @property
     def plugins(self) -> tuple[Plugin, ...]:
         """The plugins that were loaded, sorted by distribution."""
-        return tuple(self._plugins.values())
+        return tuple(self._loaded.plugins.values())
 
     @property
     def problems(self) -> tuple[Problem, ...]:
         """What is wrong with installed plugins."""
-        return tuple(self._problems)
+        return tuple(self._loaded.problems)
 
     def providers(self, kind: str | None = None) -> tuple[Registered, ...]:
         """Return the providers of one kind, or of all, sorted by kind, distribution, name and version."""
@@ -259,7 +218,7 @@ class Registry:
 
     def observers(self, hook: str) -> tuple[Observer, ...]:
         """Return the implementations of one observer hook, sorted by distribution."""
-        return tuple(Observer(plugin, function) for plugin, function in self._implementations(hook))
+        return tuple(Observer(plugin, function) for plugin, function in self._loaded.implementations(hook))
 
     def commands(self) -> list[tuple[Plugin, click.Command]]:
         """Return the click commands that plugins add; one of a name that another plugin has is a problem and left out."""
@@ -267,109 +226,60 @@ class Registry:
             self._commands = list(self._collect_commands())
         return self._commands
 
+    def collect(self, hook: str) -> list[tuple[Plugin, Any]]:
+        """Return what the implementations of a plugin's own hook yield, sorted by distribution.
+
+        One that raises is a problem, and the others are collected.
+
+        Parameters
+        ----------
+        hook : str
+            Name of a hook that a plugin declared with `synicix_hookspecs`.
+
+        Raises
+        ------
+        ValueError
+            If no installed plugin declares such a hook.
+        """
+        return self._loaded.collect(hook)
+
+    @property
+    def disabled(self) -> tuple[str, ...]:
+        """Distributions that were skipped before they were imported."""
+        return self._loaded.disabled
+
     def _collect_commands(self) -> Iterator[tuple[Plugin, click.Command]]:
         import click
 
         taken: dict[str, Plugin] = {}
-        for plugin, command in self._call("synicix_commands"):
+        for plugin, command in self._loaded.call("synicix_commands"):
             if not isinstance(command, click.Command) or not command.name:
-                self._problem(
+                self._loaded.problem(
                     PluginValidationError,
                     plugin,
                     f"synicix_commands yielded {command!r}, which is no named click command",
                 )
             elif command.name in taken:
                 owner = taken[command.name].distribution
-                self._problem(
+                self._loaded.problem(
                     PluginValidationError, plugin, f"the command {command.name!r} is provided by {owner} already"
                 )
             else:
                 taken[command.name] = plugin
                 yield plugin, command
 
-    def _load_plugins(self, entry_points: Iterable[Any], disabled: str) -> None:
-        skip = {_normalise(name) for name in disabled.split(",") if name.strip()}
-        seen: set[tuple[str, str, str]] = set()
-        skipped = []
-        for entry_point in sorted(entry_points, key=_order):
-            distribution = _normalise(entry_point.dist.name)
-            identity = (distribution, entry_point.name, entry_point.value)
-            if identity in seen:
-                continue
-            seen.add(identity)
-            if distribution != CORE and (distribution in skip or "*" in skip):
-                skipped.append(distribution)
-                continue
-            self._load_plugin(
-                Plugin(distribution, entry_point.dist.version, entry_point.name, entry_point.value), entry_point
-            )
-        self.disabled = tuple(dict.fromkeys(skipped))
-
-    def _load_plugin(self, plugin: Plugin, entry_point: Any) -> None:
-        try:
-            module = entry_point.load()
-        except (Exception, SystemExit) as error:
-            why = f"importing {plugin.module} raised {_one_line(error)}"
-            self._problem(PluginImportError, plugin, "the plugin cannot be imported", why, cause=error)
-            return
-        try:
-            self._manager.register(module, name=plugin.label)
-        except (Exception, SystemExit) as error:
-            if self._manager.has_plugin(plugin.label):
-                self._manager.unregister(name=plugin.label)
-            self._problem(
-                PluginValidationError, plugin, "the plugin cannot be registered", _one_line(error), cause=error
-            )
-            return
-        self._plugins[plugin.label] = plugin
-        self._find_misspelt_hooks(plugin, module)
-
-    def _find_misspelt_hooks(self, plugin: Plugin, module: Any) -> None:
-        known = [*hookspecs.PROVIDER_HOOKS.values(), *hookspecs.OBSERVER_HOOKS, "synicix_commands"]
-        for name in dir(module):
-            function = getattr(module, name, None)
-            marked = hasattr(function, f"{hookspecs.PROJECT}_impl")
-            if marked and name not in known:
-                near = difflib.get_close_matches(name, known, 1, 0.4)
-                hint = f"Did you mean {near[0]}?" if near else "Hooks are: " + ", ".join(known)
-                self._problem(PluginValidationError, plugin, f"there is no hook {name!r}", hint=hint)
-            elif (
-                not marked and name in known and inspect.isfunction(function) and function.__module__ == module.__name__
-            ):
-                self._problem(
-                    PluginValidationError, plugin, f"{name} is not a hook yet", hint="Decorate it with @hookimpl."
-                )
-
-    def _implementations(self, hook: str) -> Iterator[tuple[Plugin, Callable[..., Any]]]:
-        implementations = getattr(self._manager.hook, hook).get_hookimpls()
-        for implementation in sorted(implementations, key=lambda impl: impl.plugin_name):
-            plugin = self._plugins.get(implementation.plugin_name)
-            if plugin is not None:
-                yield plugin, implementation.function
-
-    def _call(self, hook: str) -> Iterator[tuple[Plugin, Any]]:
-        """Call the implementations one by one, so that one that raises leaves the others alone."""
-        for plugin, function in self._implementations(hook):
-            try:
-                items = list(function())
-            except (Exception, SystemExit) as error:
-                self._problem(PluginHookError, plugin, f"{hook} failed", f"it raised {_one_line(error)}", cause=error)
-                continue
-            for item in items:
-                yield plugin, item
-
     def _add(self, plugin: Plugin, kind: str, provider: Any) -> None:
         hook = hookspecs.PROVIDER_HOOKS[kind]
         if type(provider) is not KINDS[kind]:
             what = f"{hook} yielded {provider!r}, which is no {KINDS[kind].__name__}"
-            self._problem(PluginValidationError, plugin, what)
+            self._loaded.problem(PluginValidationError, plugin, what)
             return
         held = self._providers.setdefault((kind, plugin.distribution), [])
         for other in held:
             same_version = other.provider.version == provider.version
             if same_version and {provider.name, *provider.aliases} & {other.name, *other.provider.aliases}:
                 what = f"the {kind} {provider.name!r} is declared twice; {other.target} is used, not {_target_text(provider.target)}"
-                self._problem(PluginValidationError, plugin, what)
+                self._loaded.problem(PluginValidationError, plugin, what)
                 return
         held.append(Registered(provider, plugin.distribution, plugin.version, plugin.entry_point))
 
@@ -378,32 +288,12 @@ class Registry:
         named = [e for e in entries if e.name == short]
         return named or [e for e in entries if short in e.provider.aliases]
 
-    def _problem(
-        self,
-        error_class: type[PluginError],
-        plugin: Plugin,
-        what: str,
-        why: str = "",
-        hint: str = "",
-        cause: BaseException | None = None,
-    ) -> None:
-        error = error_class(
-            what,
-            distribution=plugin.distribution,
-            version=plugin.version,
-            entry_point=plugin.entry_point,
-            why=why,
-            hint=hint,
-        )
-        error.__cause__ = cause
-        self._problems.append(Problem(plugin.distribution, plugin.version, plugin.entry_point, error))
-
     def _not_found(self, kind: str, name: str) -> ProviderNotFound:
         distribution, short, _ = _parse(name)
         entries = self.providers(kind)
         installed = {plugin.distribution for plugin in self.plugins}
         why, hints, commands = "", [], []
-        broken = [p for p in self._problems if distribution in (None, p.distribution)]
+        broken = [p for p in self._loaded.problems if distribution in (None, p.distribution)]
         if distribution is not None and distribution not in installed:
             why = "" if broken else f"the distribution {distribution} is not installed"
             if distribution in self.disabled:
@@ -442,22 +332,9 @@ def get_registry() -> Registry:
     return Registry.discover()
 
 
-def _scan() -> Iterable[Any]:
-    return importlib_metadata.entry_points(group=GROUP)
-
-
-def _order(entry_point: Any) -> tuple[bool, str, str, str]:
-    distribution = _normalise(entry_point.dist.name)
-    return distribution != CORE, distribution, entry_point.name, entry_point.value
-
-
-def _normalise(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name.strip()).lower()
-
-
 def _parse(name: str) -> tuple[str | None, str, int | None]:
     head, slash, tail = name.partition("/")
-    distribution, rest = (_normalise(head), tail) if slash else (None, head)
+    distribution, rest = (normalise(head), tail) if slash else (None, head)
     short, at, number = rest.rpartition("@")
     if at and number.isdigit():
         return distribution, short, int(number)
@@ -498,8 +375,3 @@ def _import_reference(reference: str) -> Any:
     for attribute in attributes.split("."):
         found = getattr(found, attribute)
     return found
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

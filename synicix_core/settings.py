@@ -100,6 +100,8 @@ class Settings:
     follow_symlinks: bool = False
     """Whether links inside `dataset_dir` may lead out of it."""
     worker: WorkerSettings = field(default_factory=WorkerSettings)
+    plugins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What stands in the tables ``[plugins.DISTRIBUTION]``, by distribution, as it was read: each plugin checks its own."""
 
 
 def find_project(start: str | Path | None = None) -> Path | None:
@@ -283,8 +285,9 @@ def _from_file(path: Path, mistakes: list[str]) -> dict[str, Any]:
     if not isinstance(worker, dict):
         mistakes.append(f"{path}: worker: must be a table: write [worker] and the settings below it")
         worker = {}
+    plugins = _plugin_tables(path, document.pop("plugins", {}), mistakes)
     given = document | {f"worker.{key}": value for key, value in worker.items()}
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"plugins": plugins}
     for key, value in given.items():
         setting = _BY_KEY.get(key)
         if setting is None:
@@ -292,6 +295,13 @@ def _from_file(path: Path, mistakes: list[str]) -> dict[str, Any]:
         elif (checked := _check(setting, value, f"{path}: {key}", mistakes)) is not None:
             values[key] = path.parent / checked if isinstance(checked, Path) else checked
     return values
+
+
+def _plugin_tables(path: Path, tables: Any, mistakes: list[str]) -> dict[str, Mapping[str, Any]]:
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        mistakes.append(f"{path}: plugins: must hold a table for each plugin: [plugins.the-name-of-its-distribution]")
+        return {}
+    return {re.sub(r"[-_.]+", "-", name).lower(): table for name, table in tables.items()}
 
 
 def _from_environment(environment: Mapping[str, str], mistakes: list[str]) -> dict[str, Any]:

@@ -5,10 +5,16 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
-from synicix_core import events, hookspecs, providers
+from synicix_core import Place, events, hookspecs, providers
+from synicix_core.cli import main as cli_main
 from synicix_core.errors import PluginImportError, ProviderConflict
 from synicix_core.parameters import SUPPLIED
 from synicix_core.registry import Registry
@@ -60,7 +66,7 @@ def test_the_tutorial_ends_in_an_installed_plugin_that_trains() -> None:
 
 def test_every_hook_has_a_heading_with_its_signature() -> None:
     headings = re.findall(r"^### `(synicix_.+)`$", section("The hooks"), re.MULTILINE)
-    hooks = [*hookspecs.PROVIDER_HOOKS.values(), "synicix_commands", *hookspecs.OBSERVER_HOOKS]
+    hooks = [*hookspecs.PROVIDER_HOOKS.values(), "synicix_commands", "synicix_hookspecs", *hookspecs.OBSERVER_HOOKS]
     signatures = [f"{hook}{inspect.signature(getattr(hookspecs, hook))}".replace("'", "") for hook in hooks]
     assert headings == signatures
 
@@ -123,6 +129,46 @@ def test_the_variables_are_those_that_the_registry_reads() -> None:
     read = set(re.findall(r'"(SYNICIX_\w+)"', source))
     listed = set(re.findall(r"^\| `(SYNICIX_\w+)` \|", section("When something does not work"), re.MULTILINE))
     assert read == listed
+
+
+@pytest.mark.database
+def test_the_command_of_the_page_works_on_the_project(project: Path) -> None:
+    [source] = [text for text in re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S) if "def lab_report" in text]
+    names: dict[str, Any] = {}
+    exec(source, names)
+    assert CliRunner().invoke(cli_main.cli, ["init"]).exit_code == 0
+
+    def run() -> Result:
+        return CliRunner().invoke(names["lab_report"], obj=Place())
+
+    assert run().output == "Training: 0 tasks pending, 0 finished\n"
+    (project / "synicix.toml").write_text('[plugins.My_Lab]\ntitle = "Autumn"\n')
+    assert run().output == "Autumn: 0 tasks pending, 0 finished\n"
+    (project / "synicix.toml").write_text("[plugins.my-lab]\ntitle = 3\n")
+    assert "(plugins.my-lab.title): it must be a text" in str(run().exception)
+
+
+def test_the_hooks_of_the_page_s_own_plugin_are_collected(monkeypatch: pytest.MonkeyPatch) -> None:
+    specification, declaration = (
+        next(
+            text
+            for text in re.findall(r"^```python\n(.*?)^```$", section("Hooks of your own"), re.M | re.S)
+            if word in text
+        )
+        for word in ("def my_lab_stimuli", "def synicix_hookspecs")
+    )
+    specs = ModuleType("my_lab.hookspecs")
+    exec(specification, vars(specs))
+    namespace: dict[str, Any] = {}
+    exec(declaration, namespace)
+    monkeypatch.setitem(sys.modules, "my_lab", package := ModuleType("my_lab"))
+    package.hookspecs = specs  # type: ignore[attr-defined] # a module takes any attribute
+    found = factories.registry(
+        factories.plugin("my-lab", synicix_hookspecs=namespace["synicix_hookspecs"]),
+        factories.plugin("art", my_lab_stimuli=hookspecs.hookimpl(lambda: ["gratings"])),
+    )
+    assert not found.problems
+    assert [(plugin.distribution, item) for plugin, item in found.collect("my_lab_stimuli")] == [("art", "gratings")]
 
 
 def _broken_registry() -> Registry:

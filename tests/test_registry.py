@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import types
+
 import pytest
 
-from synicix_core import CriterionProvider, MetricProvider, ModelProvider, hookimpl
+from synicix_core import CriterionProvider, MetricProvider, ModelProvider, hookimpl, hookspec
 from synicix_core.errors import (
     PluginHookError,
     PluginImportError,
@@ -184,6 +186,52 @@ def test_two_plugins_with_one_command_are_a_problem():
     )
     assert [command.name for _, command in found.commands()] == ["hello"]
     assert "'hello' is provided by lab-a already" in str(only_problem(found))
+
+
+def specs_of_a_plugin(*names):
+    module = types.ModuleType("lab_kit.hookspecs")
+    for name in names:
+        setattr(module, name, hookspec(lambda: ()))
+    return module
+
+
+def test_a_plugin_may_have_hooks_of_its_own_that_others_implement():
+    owner = plugin("lab-kit", synicix_hookspecs=hookimpl(lambda: [specs_of_a_plugin("lab_stimuli")]))
+    # Sorted before its owner, so the order of loading is not the order of need.
+    user = plugin("lab-art", lab_stimuli=hookimpl(lambda: ["gratings"]))
+    broken = plugin("lab-bad", lab_stimuli=hookimpl(lambda: 1 / 0))
+    found = registry(owner, user, broken)
+    assert [(entry.distribution, item) for entry, item in found.collect("lab_stimuli")] == [("lab-art", "gratings")]
+    assert found.collect("lab_stimuli"), "asking again"
+    problem = only_problem(found)
+    assert isinstance(problem.error, PluginHookError)
+    assert problem.distribution == "lab-bad"
+
+
+def test_a_plugins_own_hook_is_unknown_without_it_unless_its_user_says_that_it_is_optional():
+    found = registry(plugin("lab-art", lab_stimuli=hookimpl(lambda: ["gratings"])))
+    assert "there is no hook 'lab_stimuli'" in str(only_problem(found))
+    optional = hookimpl(optionalhook=True)(lambda: ["gratings"])
+    found = registry(plugin("lab-art", lab_stimuli=optional))
+    assert not found.problems
+    with pytest.raises(ValueError, match="no installed plugin declares a hook named 'lab_stimuli'"):
+        found.collect("lab_stimuli")
+
+
+@pytest.mark.parametrize("taken", ["synicix_models", "lab_stimuli"])
+def test_a_hook_is_declared_once(taken):
+    first = plugin("lab-a", synicix_hookspecs=hookimpl(lambda: [specs_of_a_plugin("lab_stimuli")]))
+    second = plugin("lab-b", synicix_hookspecs=hookimpl(lambda: [specs_of_a_plugin(taken)]))
+    found = registry(first, second, plugin("lab-c", NET, lab_stimuli=hookimpl(lambda: ["gratings"])))
+    assert f"declares {taken}, which exists already" in str(only_problem(found))
+    assert found.resolve("model", "Net")
+    assert [item for _, item in found.collect("lab_stimuli")] == ["gratings"]
+
+
+def test_a_plugin_whose_hookspecs_cannot_be_had_is_a_problem_and_keeps_its_providers():
+    found = registry(plugin("lab-kit", NET, synicix_hookspecs=hookimpl(lambda: 1 / 0)))
+    assert "synicix_hookspecs failed" in str(only_problem(found))
+    assert found.resolve("model", "Net")
 
 
 def test_observers_are_listed_with_their_plugin():

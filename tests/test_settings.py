@@ -159,6 +159,20 @@ def test_a_mistake_is_told_with_file_key_and_what_is_allowed(line: str, message:
     assert f"{folder / PROJECT_FILE}: {message}" in str(caught.value)
 
 
+def test_a_table_of_a_plugin_is_left_to_the_plugin_s_own_check(tmp_path: Path) -> None:
+    (tmp_path / "synicix.toml").write_text('[plugins.My_Lab.report]\ntitle = "Autumn"\n[plugins.synicix-launch]\n')
+    assert load_settings(tmp_path).plugins == {"my-lab": {"report": {"title": "Autumn"}}, "synicix-launch": {}}
+    (tmp_path / "synicix.toml").write_text("")
+    assert load_settings(tmp_path).plugins == {}
+
+
+@pytest.mark.parametrize("line", ["plugins = 3", "plugins.my-lab = 3"])
+def test_a_plugin_s_settings_stand_in_a_table(line: str, tmp_path: Path) -> None:
+    (tmp_path / "synicix.toml").write_text(line)
+    with pytest.raises(ConfigurationError, match=r"plugins: must hold a table for each plugin: \[plugins\."):
+        load_settings(tmp_path)
+
+
 def test_all_mistakes_are_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = project(tmp_path / "lab", 'num_workers = "many"\ncolour = 1\n')
     monkeypatch.setenv("SYNICIX_WORKER_GRACE_SECONDS", "soon")
@@ -196,7 +210,7 @@ def test_the_template_shows_every_setting_with_its_default(tmp_path: Path) -> No
     assert load_settings(project(tmp_path / "a", uncommented)) == load_settings(project(tmp_path / "a", ""))
     flat = set(re.findall(r"^(\w+) = ", uncommented, flags=re.MULTILINE))
     names = {f.name for f in (*dataclasses.fields(load_settings(tmp_path / "a")), *dataclasses.fields(WorkerSettings))}
-    assert flat == names - {"project_dir", "worker"}
+    assert flat == names - {"project_dir", "worker", "plugins"}
 
 
 def test_a_new_project_has_its_file_and_directories(tmp_path: Path) -> None:
