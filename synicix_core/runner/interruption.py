@@ -14,6 +14,8 @@ __all__ = ["Interruption"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _OVER = b"\0"
+# Slurm says it twice where it preempts without a notice, 6 to 26 ms apart: to the steps of the job, then to all of it.
+_SAME_SECONDS = 1.0
 
 
 class Interruption:
@@ -28,7 +30,7 @@ class Interruption:
         Time to stop in, from the first signal on.
     exits : bool
         Whether the process is ended when the time is over (with 75), and at a second signal (with 128 plus its number).
-        If not, only `last_words` is called then.
+        If not, only `last_words` is called then. A SIGTERM within a second of the first is none.
 
     Attributes
     ----------
@@ -40,7 +42,7 @@ class Interruption:
         self.signal: int | None = None
         self._grace = grace_seconds
         self._exits = exits
-        self._deadline = float("inf")
+        self._since = self._deadline = float("inf")
 
     def __call__(self) -> bool:
         """Tell whether to stop."""
@@ -95,12 +97,13 @@ class Interruption:
                     return
                 if number not in _SIGNALS:
                     continue
-                if self.signal is not None:
-                    self._end(last_words, 128 + number)
-                else:
-                    self._deadline = time.monotonic() + self._grace
+                if self.signal is None:
+                    self._since = time.monotonic()
+                    self._deadline = self._since + self._grace
                     self.signal = number
                     first_words()
+                elif not number == self.signal == signal.SIGTERM or time.monotonic() > self._since + _SAME_SECONDS:
+                    self._end(last_words, 128 + number)
 
     def _end(self, last_words: Callable[[], None], code: int) -> None:
         try:

@@ -49,7 +49,9 @@ __all__ = ["EXIT_DONE", "EXIT_INTERRUPTED", "EXIT_MISCONFIGURED", "Supervisor", 
 
 _REFRESH_SECONDS = 60.0
 _RECOVER_SECONDS = 5.0
-_WAIT_SECONDS = (0.5, 2.0)
+_WAIT_SECONDS, _LONG_WAIT_SECONDS = (0.5, 2.0), (5.0, 15.0)
+_SOON_SECONDS = 60.0
+"""A worker that waits for tasks looks often for so long, and then more rarely: a thousand of them would keep a server busy."""
 _COUNTED = 10_000
 """No further than this are pending tasks counted for people who watch."""
 _QUIET_SECONDS = 2.0
@@ -105,6 +107,7 @@ class Supervisor:
         self._exclusions = Exclusions()
         self._reasons: list[str] = []
         self._refreshed = self._recovered = float("-inf")
+        self._last_busy = time.monotonic()
         # Joining the headings costs more than the query, so it is done once.
         self._tasks = tables.TrainingTask * tables.DatasetConfig * tables.ModelConfig * tables.TrainingConfig
         self._trained: list[Trained] = []
@@ -159,6 +162,7 @@ class Supervisor:
             claim = self._claim() if limit is None and self._is_ready() else None
             if claim is not None:
                 self._train(claim)
+                self._last_busy = time.monotonic()
                 continue
             if self._settle():
                 continue  # how it ended may change both the limit and what is pending
@@ -171,7 +175,8 @@ class Supervisor:
                 if not self._options.wait:
                     return self._nothing_left()
                 self._say_why_not()
-                self._database.sleep(random.uniform(*_WAIT_SECONDS))
+                soon = time.monotonic() - self._last_busy < _SOON_SECONDS
+                self._database.sleep(random.uniform(*(_WAIT_SECONDS if soon else _LONG_WAIT_SECONDS)))
             elif due > 0:
                 self._database.sleep(min(due, _RECOVER_SECONDS))
             elif not self._may_start():

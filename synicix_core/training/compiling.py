@@ -251,7 +251,11 @@ def require_compiler(device: torch.device) -> None:
 def missing_compiler(device: torch.device) -> str:
     """Return what torch lacks to compile for a device; empty where it has it."""
     if device.type == "cuda":
-        return "" if importlib.util.find_spec("triton") is not None else "Triton is not installed"
+        if importlib.util.find_spec("triton") is None:
+            return "Triton is not installed"
+        if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+            return "there is no C compiler, which Triton needs (gcc)"
+        return ""
     compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
     if device.type == "cpu" and shutil.which(compiler) is None:
         return f"there is no C++ compiler ({compiler})"

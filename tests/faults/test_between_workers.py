@@ -291,7 +291,7 @@ def _signal_twice_after_an_epoch_more(lab: Lab, task: str) -> None:
     lab.ask_for("hang")
     lab.wait_until(lambda: not (lab.folder / "disasters" / "hang").exists())
     worker.signal(signal.SIGTERM)
-    time.sleep(0.3)
+    time.sleep(1.2)
     worker.signal(signal.SIGTERM)
     assert worker.end(10) == 143
 

@@ -73,7 +73,7 @@ def test_a_second_signal_ends_the_worker_at_once(lab: Lab) -> None:
     lab.ask_for("hang")
     lab.wait_until(lambda: not (lab.folder / "disasters" / "hang").exists())
     worker.signal(signal.SIGTERM)
-    time.sleep(0.5)
+    time.sleep(1.2)
     worker.signal(signal.SIGTERM)
     assert worker.end(10) == 143
     assert executor is not None

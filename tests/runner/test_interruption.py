@@ -52,8 +52,19 @@ def test_a_second_signal_ends_the_process_at_once(number, code):
     child = start(grace=30.0, seconds=30)
     child.send_signal(signal.SIGTERM)
     assert child.stdout.readline() == "first\n"
+    if number == signal.SIGTERM:
+        time.sleep(1.2)
     child.send_signal(number)
     assert child.wait(5) == code
+
+
+def test_a_scheduler_that_says_it_twice_does_not_cut_the_time_to_stop():
+    child = start(grace=30.0, seconds=2)
+    for _ in range(3):
+        child.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+    assert child.stdout.read() == "first\nafter True\n"
+    assert child.wait(5) == 0
 
 
 def test_a_notebook_s_process_is_never_ended():

@@ -15,7 +15,8 @@ import pymysql
 import pytest
 
 from synicix_core.database import execute
-from synicix_core.runner import process
+from synicix_core.runner import process, supervisor
+from synicix_core.runner.options import WorkerOptions
 from synicix_core.tables.recovery import recover
 from tests.rows import insert_tasks
 
@@ -148,7 +149,7 @@ def test_a_second_signal_ends_the_worker_at_once(pipeline):
     worker = start()
     wait_until(lambda: running(pipeline) == 1)
     worker.terminate()
-    time.sleep(0.5)
+    time.sleep(1.2)
     worker.terminate()
     assert worker.wait(10) == 143
 
@@ -277,6 +278,25 @@ def test_a_worker_that_waits_trains_what_comes_later_and_leaves_when_asked(pipel
     worker.terminate()
     _, err = worker.communicate(timeout=30)
     assert worker.returncode == 0, err
+
+
+def test_a_worker_that_has_waited_for_long_looks_more_rarely_until_it_has_trained_again(pipeline, monkeypatch):
+    waits = []
+
+    def wait(least, most):
+        waits.append((least, most))
+        if len(waits) == 1:
+            monkeypatch.setattr(supervisor, "_SOON_SECONDS", 0.0)
+        elif len(waits) == 2:
+            monkeypatch.setattr(supervisor, "_SOON_SECONDS", 60.0)
+            insert_tasks(pipeline)
+        elif len(waits) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return 0.01
+
+    monkeypatch.setattr(supervisor.random, "uniform", wait)
+    assert pipeline.run_worker(WorkerOptions(wait=True)).success_count == 1
+    assert waits == [(0.5, 2.0), (5.0, 15.0), (0.5, 2.0)]
 
 
 def test_limits_and_restrictions(pipeline):

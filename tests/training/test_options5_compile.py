@@ -283,6 +283,23 @@ def test_people_are_told_once_that_something_is_compiled(tmp_path: Path, compile
     assert again.heard == plain.heard == []
 
 
+@pytest.mark.parametrize(
+    ("triton", "programs", "missing"),
+    [
+        (None, {"gcc"}, "Triton is not installed"),
+        ("spec", set(), "there is no C compiler, which Triton needs (gcc)"),
+        ("spec", {"clang"}, ""),
+    ],
+)
+def test_what_a_gpu_lacks_to_compile_is_said(
+    triton: str | None, programs: set[str], missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(compiling.importlib.util, "find_spec", lambda _: triton)
+    monkeypatch.setattr(compiling.shutil, "which", lambda program: program if program in programs else None)
+    assert compiling.missing_compiler(torch.device("cuda")) == missing
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(bool(compiling.missing_compiler(torch.device("cpu"))), reason="there is no C++ compiler")
 def test_torchs_compiler_gives_the_numbers_and_its_code_serves_the_next_task(tmp_path: Path) -> None:
