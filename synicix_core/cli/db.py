@@ -1,4 +1,4 @@
-"""`synicix-run db`: the PostgreSQL inside the project, and the way to the database whichever it is."""
+"""`synicix-run db`: the PostgreSQL inside the project, and the way to and from the database whichever it is."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import click
 
+from synicix_core.cli.db_transfer import export_, import_
 from synicix_core.cli.json_output import print_json
 from synicix_core.cli.project import Command, Place, json_option, pass_place
 
@@ -22,7 +23,7 @@ __all__ = ["db"]
 
 @click.group()
 def db() -> None:
-    """Start, stop and look at the database."""
+    """Start, stop, look at and move the database."""
 
 
 @db.command("start", cls=Command)
@@ -114,6 +115,10 @@ def url(place: Place, as_json: bool) -> None:
         print_json({"url": text, "schema": settings.schema_name})
     else:
         click.echo(text)
+
+
+db.add_command(export_)
+db.add_command(import_)
 
 
 def _find(place: Place) -> tuple[Settings, ServerAddress | None]:

@@ -38,7 +38,7 @@ COMMANDS = {
     "queue": "Show and steer what is queued.",
     "gc": "Find and remove files that no row refers to.",
     "plugins": "Show the installed plugins.",
-    "db": "Start, stop and look at the database.",
+    "db": "Start, stop, look at and move the database.",
     "doctor": "Find out what keeps tasks from training.",
 }
 """The core's commands in the order in which people need them, with the first sentence of their help.
