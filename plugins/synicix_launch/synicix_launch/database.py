@@ -1,0 +1,123 @@
+"""Where the project's database is, for whoever starts workers elsewhere; and where its password lies."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from synicix_core import Settings
+
+__all__ = ["STORE", "Database", "find_database"]
+
+STORE = "external_training_result"
+"""The DataJoint store of the histories."""
+
+_SECRET_NAMES = ("access_key", "secret_key", "token", "account_key", "connection_string", "password")
+
+
+@dataclass(frozen=True)
+class Database:
+    """The database that the project uses; holds no password.
+
+    Attributes
+    ----------
+    embedded : bool
+        Whether it is the PostgreSQL inside the project; the other fields then say nothing.
+    backend, host, port : str, str, int
+        ``mysql`` or ``postgresql``, and where it listens.
+    name : str or None
+        Of the database on a PostgreSQL server, where one is named.
+    use_tls : bool or None
+        Whether connections are encrypted; None leaves it to the server.
+    store : mapping
+        DataJoint's settings of the store of the histories, without keys; empty where none is configured.
+    password_in : str
+        Where the password is that this machine uses: ``"DJ_PASS"``, the path of a file, or ``""`` where there is none.
+    password_exposed : bool
+        Whether that is a place from which it may leave the machine: a variable, or a file among the project's own.
+    """
+
+    embedded: bool
+    backend: str = "postgresql"
+    host: str = ""
+    port: int = 0
+    name: str | None = None
+    use_tls: bool | None = None
+    store: Mapping[str, Any] | None = None
+    password_in: str = ""
+    password_exposed: bool = False
+
+    @property
+    def is_local(self) -> bool:
+        """Whether other machines cannot reach it under its name."""
+        return self.embedded or _is_local(self.host)
+
+    def __str__(self) -> str:
+        if self.embedded:
+            return "the PostgreSQL inside the project"
+        return f"{'MySQL' if self.backend == 'mysql' else 'PostgreSQL'} at {self.host}:{self.port}"
+
+
+def find_database(settings: Settings) -> Database:
+    """Return where the project's database is, without connecting.
+
+    Raises
+    ------
+    ConfigurationError
+        If DataJoint's configuration is wrong.
+    """
+    # Here and not above: this imports DataJoint.
+    from synicix_core.database.server import configured_server, datajoint_config
+
+    server = configured_server(settings.project_dir)
+    if server is None:
+        return Database(embedded=True)
+    config = datajoint_config(settings.project_dir)
+    store = config.stores.get(STORE) or {}
+    password_in, exposed = _password_place(settings.project_dir) if server.has_password else ("", False)
+    return Database(
+        embedded=False,
+        backend=server.backend,
+        host=server.host,
+        port=server.port,
+        name=config.database.name,
+        use_tls=config.database.use_tls,
+        store={key: value for key, value in store.items() if key not in _SECRET_NAMES},
+        password_in=password_in,
+        password_exposed=exposed,
+    )
+
+
+def _is_local(host: str) -> bool:
+    if host.startswith("/") or host in ("", "localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _password_place(project: Path) -> tuple[str, bool]:
+    """Return where DataJoint finds the password, and whether that is a place that others may see."""
+    from datajoint.settings import CONFIG_FILENAME, find_config_file, find_secrets_dir
+
+    if os.environ.get("DJ_PASS"):
+        return "DJ_PASS", True
+    in_project = project / CONFIG_FILENAME
+    path = find_config_file() or (in_project if in_project.is_file() else None)
+    if path is not None and _holds_password(path):
+        return str(path), True
+    folder = find_secrets_dir(path)
+    secret = folder / "database.password" if folder is not None else None
+    return (str(secret), False) if secret is not None and secret.is_file() else ("", False)
+
+
+def _holds_password(path: Path) -> bool:
+    # It was read before, by DataJoint, so it is JSON.
+    said = json.loads(path.read_text(encoding="utf-8"))
+    return bool(said.get("database.password") or (said.get("database") or {}).get("password"))
