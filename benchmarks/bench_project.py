@@ -42,17 +42,21 @@ def open_project() -> Iterator[Path]:
             embedded.stop(project)
 
 
-def insert_tasks(pipeline: Any, seeds: Iterable[int], model: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+def insert_tasks(
+    pipeline: Any, seeds: Iterable[int], model: dict[str, Any] | None = None, **further: Any
+) -> list[dict[str, Any]]:
     """Insert a task of one epoch for each seed, and return their keys.
 
     Parameters
     ----------
     model : dict, optional
         A row of ModelConfig; the lab's TwoLayers if left out.
+    **further
+        Columns of TrainingConfig.
     """
     from populate_tasks import BATCH_SIZE, DATASET_FILE, HIDDEN_SIZE
 
-    training = {"criterion_provider": "MSELoss", "epoch_limit": 1, "batch_size": BATCH_SIZE}
+    training = {"criterion_provider": "MSELoss", "epoch_limit": 1, "batch_size": BATCH_SIZE, **further}
     dataset = {"dataset_file_name": DATASET_FILE, "dataset_provider": "Trials"}
     if model is None:
         model = {"model_provider": "TwoLayers", "model_class_params": {"hidden_size": HIDDEN_SIZE}}

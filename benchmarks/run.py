@@ -21,6 +21,7 @@ NAMES = (
     "precision",
     "queueing",
     "claims",
+    "database_load",
     "recovery",
     "checkpoints",
     "views",

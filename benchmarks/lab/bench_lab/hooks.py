@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from synicix_core import DatasetProvider, ModelProvider, hookimpl
+from synicix_core import DatasetProvider, ModelProvider, TrainerProvider, hookimpl
 
 
 @hookimpl
@@ -18,3 +18,9 @@ def synicix_models() -> Iterator[ModelProvider]:
     """Provide the model."""
     yield ModelProvider("TwoLayers", target="bench_lab.parts:TwoLayers", summary="Two hidden layers, L1 and L2 penalty")
     yield ModelProvider("FirstStep", target="bench_lab.parts:FirstStep", summary="TwoLayers that tells when it began")
+
+
+@hookimpl
+def synicix_trainers() -> Iterator[TrainerProvider]:
+    """Provide the trainer that rests."""
+    yield TrainerProvider("Sleeper", target="bench_lab.sleeper:Sleeper", summary="Sleeps a second an epoch")
