@@ -127,7 +127,8 @@ class _Watch:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{workers} workers were not at work after {START_SECONDS:g} s")
             time.sleep(1)
-        time.sleep(5)
+        # Who waits looks for tasks more often in the first minute.
+        time.sleep(5 if running else 65)
 
     def count(self) -> Load:
         """Count for a while."""

@@ -12,6 +12,7 @@ from synicix_core.version import __version__
 
 if TYPE_CHECKING:
     from synicix_core.cli.project import Place, pass_place
+    from synicix_core.database.server import ServerAddress, configured_server, datajoint_config
     from synicix_core.errors import ConfigurationError, DatasetError, SynicixError
     from synicix_core.hookspecs import hookimpl, hookspec
     from synicix_core.pipeline import Pipeline
@@ -39,6 +40,7 @@ __all__ = [
     "Pipeline",
     "Place",
     "SamplerProvider",
+    "ServerAddress",
     "Settings",
     "SynicixError",
     "Trainer",
@@ -46,6 +48,8 @@ __all__ = [
     "TrainingContext",
     "TrainingInterrupted",
     "__version__",
+    "configured_server",
+    "datajoint_config",
     "get_registry",
     "hookimpl",
     "hookspec",
@@ -55,6 +59,7 @@ __all__ = [
 
 _MODULES = {
     "cli.project": ("Place", "pass_place"),
+    "database.server": ("ServerAddress", "configured_server", "datajoint_config"),
     "errors": ("ConfigurationError", "DatasetError", "SynicixError"),
     "hookspecs": ("hookimpl", "hookspec"),
     "pipeline": ("Pipeline",),

@@ -78,6 +78,8 @@ class Imported:
         How many results' files were read.
     unproved : tuple of str
         Providers that are not installed here, so that the md5s of configs that name them were not computed again.
+    dataset_files : tuple of str
+        Files that the configs name.
     notes : tuple of str
         What else people should know.
     """

@@ -72,7 +72,7 @@ def find_database(settings: Settings) -> Database:
         If DataJoint's configuration is wrong.
     """
     # Here and not above: this imports DataJoint.
-    from synicix_core.database.server import configured_server, datajoint_config
+    from synicix_core import configured_server, datajoint_config
 
     server = configured_server(settings.project_dir)
     if server is None:
