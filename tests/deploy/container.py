@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -98,7 +98,6 @@ class Deployment:
 
     def start(self, *arguments: str, options: tuple[str, ...] = ()) -> Container:
         """Start a container with these arguments, ``populate`` and so on; `options` are more of ``podman run``."""
-        container = Container(self.engine, f"synicix-{uuid.uuid4().hex[:8]}")
         volumes = {
             "project/synicix.toml": "/project/synicix.toml:ro",
             "project/datajoint.json": "/project/datajoint.json:ro",
@@ -110,9 +109,12 @@ class Deployment:
         mounts = [
             word for source, target in volumes.items() for word in ("--volume", f"{self.folder / source}:{target}")
         ]
-        self.engine.podman(
-            *("create", "--name", container.name, *container_options(), *mounts, *options, self.image, *arguments)
-        )
+        return self.launch([*container_options(), *mounts, *options, self.image, *arguments])
+
+    def launch(self, words: Sequence[str]) -> Container:
+        """Start a container by what stands behind ``podman create``: options, image, arguments."""
+        container = Container(self.engine, f"synicix-{uuid.uuid4().hex[:8]}")
+        self.engine.podman("create", "--name", container.name, *words)
         self.containers.append(container)
         log = self.folder / "podman.log"
         # A file: a pipe of ours would stay open in what watches the container, and never come to its end.

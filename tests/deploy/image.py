@@ -27,7 +27,7 @@ from typing import Any
 from synicix_core.version import __version__
 from tests.deploy import needed
 
-__all__ = ["ROOT", "SECRET", "STANDIN", "TAG", "USER", "Engine", "Failed", "built", "container_options"]
+__all__ = ["ROOT", "SECRET", "STANDIN", "TAG", "USER", "Engine", "Failed", "built", "container_options", "host_options"]
 
 ROOT = Path(__file__).resolve().parents[2]
 STANDIN = "localhost/synicix-standin:python3.11"
@@ -179,16 +179,8 @@ def built() -> Engine:
     return engine
 
 
-def container_options(*, network: str = "host", init: bool = False) -> list[str]:
-    """Return the options of ``podman run`` that give a container what the Kubernetes manifests give a pod.
-
-    Parameters
-    ----------
-    network : str
-        ``host``, or ``none``.
-    init : bool
-        Whether something else is process 1.
-    """
+def container_options() -> list[str]:
+    """Return the options of ``podman run`` that give a container what the Kubernetes manifests give a pod."""
     return [
         *(
             "--read-only",
@@ -200,10 +192,15 @@ def container_options(*, network: str = "host", init: bool = False) -> list[str]
             "--user",
             f"{USER}:{USER}",
         ),
-        *("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--network", network),
-        # The limits of whoever runs the tests; raising them takes a capability that is not to be had everywhere.
-        *("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024", *(["--init"] if init else [])),
+        *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
+        *host_options(),
     ]
+
+
+def host_options() -> list[str]:
+    """Return the options that this machine needs, whatever the container is."""
+    # The limits of whoever runs the tests; raising them takes a capability that is not to be had everywhere.
+    return ["--network", "host", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
 
 
 class Failed(Exception):

@@ -1,8 +1,9 @@
-"""The compose file: its schema, and that it says the same as the image, the settings and the exit codes."""
+"""The compose files: their schema, and that they say the same as the image, the settings, the exit codes and the page."""
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ from tests.deploy.image import ROOT
 
 DOCKER = ROOT / "deploy" / "docker"
 COMPOSE: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text())
+GPU: dict[str, Any] = yaml.safe_load((DOCKER / "compose.gpu.yaml").read_text())
+PAGE = (ROOT / "docs" / "containers.md").read_text()
 OURS = ("init", "worker", "dashboard")
 
 
@@ -61,10 +64,21 @@ def test_the_worker_is_given_its_grace_and_thirty_seconds() -> None:
     assert COMPOSE["services"]["worker"]["stop_grace_period"] == f"{grace + 30:.0f}s"
 
 
-def test_a_broken_configuration_is_not_tried_for_ever() -> None:
-    policy, _, tries = COMPOSE["services"]["worker"]["restart"].partition(":")
-    assert policy == "on-failure" and 1 <= int(tries) <= 10
-    assert COMPOSE["services"]["init"]["restart"] == "no"
+def test_what_runs_for_long_is_started_again_whatever_ended_it() -> None:
+    # `on-failure` is not meant for a machine that was switched off, and with a number not for a database that is away for hours.
+    restarts = {name: service["restart"] for name, service in COMPOSE["services"].items()}
+    assert restarts.pop("init") == "no"
+    assert restarts == dict.fromkeys(("database", "worker", "dashboard"), "unless-stopped")
+    assert "`unless-stopped`" in PAGE and "docker compose logs worker" in PAGE
+
+
+@pytest.mark.parametrize("name", ["database", *OURS])
+def test_no_log_fills_the_disk(name: str) -> None:
+    logging = COMPOSE["services"][name]["logging"]
+    assert logging["driver"] == "json-file"
+    assert re.fullmatch(r"\d{1,2}m", logging["options"]["max-size"])
+    assert 1 < int(logging["options"]["max-file"]) < 10
+    assert all(f"--log-opt {key}={value}" in PAGE for key, value in logging["options"].items())
 
 
 def test_the_worker_waits_for_the_tables_and_they_for_the_database() -> None:
@@ -77,9 +91,16 @@ def test_the_worker_waits_for_the_tables_and_they_for_the_database() -> None:
     assert "ports" not in services["database"]
 
 
-@pytest.mark.parametrize("name", ["init", "worker"])
-def test_the_commands_are_commands_of_ours(name: str) -> None:
-    command = [sys.executable, "-m", "synicix_core.cli", *COMPOSE["services"][name]["command"]]
+@pytest.mark.parametrize(
+    "service",
+    [
+        pytest.param(COMPOSE["services"]["init"], id="init"),
+        pytest.param(COMPOSE["services"]["worker"], id="worker"),
+        pytest.param(GPU["services"]["worker"], id="worker with a GPU"),
+    ],
+)
+def test_the_commands_are_commands_of_ours(service: dict[str, Any]) -> None:
+    command = [sys.executable, "-m", "synicix_core.cli", *service["command"]]
     assert subprocess.run([*command, "--help"], capture_output=True).returncode == 0
     assert subprocess.run([*command, "--not-a-flag", "--help"], capture_output=True).returncode != 0
 
@@ -111,8 +132,23 @@ def test_the_project_names_the_places_that_are_mounted() -> None:
 
 
 def test_a_gpu_is_added_by_a_second_file() -> None:
-    (name, service), *others = yaml.safe_load((DOCKER / "compose.gpu.yaml").read_text())["services"].items()
-    assert name == "worker" and not others
-    (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+    services = GPU["services"]
+    assert services.keys() == set(OURS)
+    # An image that nobody has built would be asked of a registry; so whatever runs ours runs the one of the GPU.
+    image = "${SYNICIX_IMAGE:-synicix:" + __version__ + "-cu130}"
+    assert [service["image"] for service in services.values()] == [image] * 3
+    worker = services["worker"]
+    (device,) = worker["deploy"]["resources"]["reservations"]["devices"]
     assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
-    assert service["image"].endswith("-cu130}")
+    assert [services[name].keys() for name in OURS if name != "worker"] == [{"image"}] * 2
+    # The command takes the place of the other file's; it trains on the GPU or not at all.
+    assert worker["command"] == [*COMPOSE["services"]["worker"]["command"], "--device", "cuda"]
+
+
+def test_the_page_builds_the_image_of_the_gpu_before_it_is_used_and_names_both_files_once_for_all_commands() -> None:
+    part = PAGE.split("\n## Compose\n")[1].split("\n## ")[0]
+    assert "COMPOSE_FILE=compose.yaml:compose.gpu.yaml" in part and "-f compose.gpu.yaml" not in part
+    assert part.index(f"VARIANT=cu130 -t synicix:{__version__}-cu130") < part.index("COMPOSE_FILE=")
+    for name in re.findall(r"\bSYNICIX_\w+", (DOCKER / "compose.yaml").read_text()):
+        assert f"`{name}`" in part, name
+    assert "/.env" in (DOCKER / ".gitignore").read_text().splitlines()

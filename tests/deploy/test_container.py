@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.deploy.container import Deployment
-from tests.deploy.image import ROOT, TAG, built
+from tests.deploy.image import ROOT, TAG, built, host_options
 from tests.deploy.wheel import make_wheel
 from tests.faults.lab import wait_until
 from tests.rows import insert_tasks
@@ -19,11 +22,14 @@ from tests.rows import insert_tasks
 pytestmark = [pytest.mark.database, pytest.mark.slow]
 
 _GIVEN = "FROM synicix:0.1.0-cpu", "lab-plugin==1.2"
+_PAGE = (ROOT / "docs" / "containers.md").read_text()
+# What `docker run` of the page says of GPUs, logs, names and process 1, for which this machine need not have anything.
+_LEFT_OUT = re.compile(r"--(detach|rm|init|gpus all|name \S+|log-opt \S+) ")
 
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The image and the toy lab's plugin, by the two lines that the docs show."""
+    """The image and the toy lab's plugin, by the two lines of the page."""
     engine, folder = built(), tmp_path_factory.mktemp("child")
     folder.chmod(0o755)  # what is installed here is installed by the image's user
     sources = {f"toy_lab/{path.name}": path.read_text() for path in (ROOT / "tests/toy_lab/toy_lab").glob("*.py")}
@@ -95,6 +101,27 @@ def test_the_tables_are_made_by_a_container_that_cannot_write_its_project(
     assert code == 0 and "nothing is pending" in said, said
 
 
+def test_the_commands_of_the_page_make_the_tables_and_start_a_worker(deployment: Deployment, project: Path) -> None:
+    settings = deployment.folder / "project/synicix.toml"
+    settings.write_text(settings.read_text().replace("not_there", os.environ["SYNICIX_SCHEMA_NAME"]))
+    init, worker = re.findall(r"^docker run (--.+?[^\\])\n```$", _PAGE, re.MULTILINE | re.DOTALL)
+
+    made = deployment.launch(_here(init, deployment))
+    assert made.end() == 0 and "Made the tables" in made.said, made.said
+    idle = deployment.launch(_here(worker, deployment))
+    assert idle.end() == 0 and "nothing is pending" in idle.said, idle.said
+
+
+def test_a_worker_that_is_to_train_on_a_gpu_never_does_on_the_cpu(deployed: Deployment, pipeline: Any) -> None:
+    (task,) = insert_tasks(pipeline)
+    compose = yaml.safe_load((ROOT / "deploy/docker/compose.gpu.yaml").read_text())
+    # This container is given no GPU; to torch that is what a driver is that is too old for it.
+    code, said = deployed.run(*compose["services"]["worker"]["command"])
+    assert code == 78 and "there is no device 'cuda' here" in said, said
+    assert len(pipeline.TrainingAttempt()) == 0
+    assert (pipeline.TrainingResult.jobs & {"training_task_md5_hash": task}).fetch1("status") == "pending"
+
+
 def test_a_container_with_a_wrong_flag_ends_with_78(deployment: Deployment) -> None:
     code, said = deployment.run("populate", "--grase", "3")
     assert code == 78 and "--grase" in said, said
@@ -136,6 +163,14 @@ def test_a_worker_is_not_root_and_finds_nothing_to_write_but_its_volumes(deploym
     assert lines[:3] == ["10001", "synicix", "CapEff:\t0000000000000000"]
     assert "tensor(0.)" in lines
     assert sum("Read-only file system" in line for line in lines) == 2, container.said
+
+
+def _here(command: str, deployment: Deployment) -> list[str]:
+    """Return what stands behind ``docker run`` on the page, for the folders, the image and the podman of this test."""
+    text = _LEFT_OUT.sub("", command.replace("\\\n", "").replace("synicix-cache:", "/lab/cache:"))
+    words = shlex.split(text.replace("$PWD/", "/lab/").replace("/lab/", f"{deployment.folder}/"))
+    (place,) = (index for index, word in enumerate(words) if word.startswith("synicix:"))
+    return [*host_options(), *words[:place], deployment.image, *words[place + 1 :]]
 
 
 def _attempt(pipeline: Any, number: int) -> Any:

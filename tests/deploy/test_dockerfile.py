@@ -87,6 +87,32 @@ def test_every_file_of_a_lock_has_its_hash(name: str) -> None:
     assert not [entry.split()[0] for entry in entries if "--hash=sha256:" not in entry]
 
 
+@pytest.mark.parametrize(
+    ("variant", "given", "asked"),
+    [
+        pytest.param("cpu", None, "https://download.pytorch.org/whl/cpu", id="cpu"),
+        pytest.param("cu126", None, "https://download.pytorch.org/whl/cu126", id="cu126"),
+        pytest.param("cu130", None, "", id="cu130, which PyPI has"),
+        pytest.param("cpu", "", "", id="none"),
+        pytest.param("cpu", "https://mirror.lab/cpu", "https://mirror.lab/cpu", id="a mirror"),
+        pytest.param("cu130", "https://mirror.lab/cu130", "https://mirror.lab/cu130", id="a mirror for cu130"),
+    ],
+)
+def test_beside_pypi_an_index_is_asked_only_for_builds_that_pypi_lacks(
+    variant: str, given: str | None, asked: str, tmp_path: Path
+) -> None:
+    (step,) = re.findall(r'^RUN --mount=\S+ \\\n((?:.+\\\n)+.+/torch-\$\{VARIANT\}\.txt")$', DOCKERFILE, re.MULTILINE)
+    for name in ("python", "python3"):
+        (tmp_path / name).write_text('#!/bin/sh\necho "$*"\n')
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "VARIANT": variant}
+    if given is not None:
+        environment["TORCH_INDEX"] = given
+    said = subprocess.run(["sh", "-ec", step], env=environment, capture_output=True, text=True, check=True).stdout
+    index = f"--extra-index-url {asked} " if asked else ""
+    assert said.splitlines()[-1] == f"-m pip install --quiet {index}-r /opt/synicix/locks/torch-{variant}.txt"
+
+
 def test_a_lock_that_there_is_not_is_refused() -> None:
     refused = subprocess.run([str(DOCKER / "lock"), "cu118"], capture_output=True, text=True)
     assert refused.returncode == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.image import SECRET, TAG, Engine, Failed, built, container_options
+from tests.deploy.image import ROOT, SECRET, TAG, Engine, Failed, built, container_options
 from tests.deploy.wheel import make_wheel
 
 pytestmark = pytest.mark.slow
@@ -25,6 +26,17 @@ def synicix_models():
 """
 
 
+# The Dockerfiles of two lines, by what is mounted for the second one.
+_CHILDREN = {
+    mount: lines
+    for lines, mount in re.findall(
+        r"^```dockerfile\n(FROM .+\nRUN --mount=type=(\w+),.+\n)```$",
+        (ROOT / "docs" / "containers.md").read_text(),
+        re.MULTILINE,
+    )
+}
+
+
 @pytest.fixture(scope="module")
 def engine() -> Engine:
     """With the image built from this checkout."""
@@ -35,6 +47,7 @@ def engine() -> Engine:
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A private source of plugins: one that fits, and others that do not."""
     folder = tmp_path_factory.mktemp("private")
+    folder.chmod(0o755)  # an image that starts from ours installs as its user
     make_wheel(folder, "lab-fitting", "1.2", {"lab_fitting.py": _HOOKS % "lab_fitting"}, hooks="lab_fitting")
     modules = {"lab_torch.py": _HOOKS % "lab_torch"}
     make_wheel(folder, "lab-torch", "1.0", modules, hooks="lab_torch", requires=["torch==2.6.0"])
@@ -58,8 +71,8 @@ def test_the_image_says_how_it_is_run(engine: Engine) -> None:
     environment = dict(entry.split("=", 1) for entry in config["Env"])
     assert environment["PYTHONUNBUFFERED"] == "1"
     assert environment["HOME"] == "/tmp"
-    assert environment["NVIDIA_VISIBLE_DEVICES"] == "all"
     assert environment["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility"
+    assert "NVIDIA_VISIBLE_DEVICES" not in environment  # whoever starts a container says what it may see
     assert config["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0"
 
 
@@ -105,6 +118,35 @@ def test_a_plugin_of_a_private_index_is_installed_by_a_build_argument(engine: En
     assert _that_hold("lab-fitting", engine, tag)
     assert not _that_hold(SECRET, engine, tag)
     assert not _that_hold(str(wheels), engine, tag)
+
+
+def test_an_image_that_starts_from_ours_gets_a_plugin_of_a_private_index(
+    engine: Engine, wheels: Path, tag: str, tmp_path: Path
+) -> None:
+    lines = _CHILDREN["secret"].replace("lab-plugin==1.2", "lab-fitting==1.2")
+    (tmp_path / "empty").mkdir()
+    _build_child(engine, tag, lines, tmp_path / "empty", wheels=wheels)
+    assert not _that_hold(SECRET, engine, tag)
+    assert not _that_hold(str(wheels), engine, tag)
+
+
+def test_an_image_that_starts_from_ours_gets_a_plugin_of_a_folder(
+    engine: Engine, wheels: Path, tag: str, tmp_path: Path
+) -> None:
+    (tmp_path / "wheels").mkdir()
+    shutil.copy(wheels / "lab_fitting-1.2-py3-none-any.whl", tmp_path / "wheels")
+    _build_child(engine, tag, _CHILDREN["bind"], tmp_path / "wheels")
+    (added, *_) = engine.layers(tag)
+    assert list(added.rglob("lab_fitting.py"))
+    assert not list(added.rglob("*.whl"))
+
+
+def _build_child(engine: Engine, tag: str, lines: str, context: Path, *, wheels: Path | None = None) -> None:
+    file = context.with_name("Dockerfile")
+    file.write_text(lines.replace("synicix:0.1.0-cpu", TAG))
+    engine.build(tag, context=context, file=str(file), wheels=wheels, comment=SECRET)
+    listed = engine.podman("run", "--rm", *container_options(), tag, "plugins", "list").stdout
+    assert "lab-fitting/Net" in listed
 
 
 @pytest.mark.parametrize(
