@@ -17,6 +17,8 @@ from populate_tasks import DATASET_FILE, write_dataset
 from queueing import Place, on_each_engine
 from report import table
 
+from synicix_core.database.quiet import quiet
+
 __all__ = ["run"]
 
 WORKERS = (1, 8, 32)
@@ -71,7 +73,8 @@ def _measure(engine: str, place: Place) -> str:
                 with _fleet(place, workers):
                     watch.wait_for(workers, running=0 if what == IDLE else workers)
                     loads[workers, what] = watch.count()
-                pipeline.TrainingTask().delete(prompt=False)
+                with quiet():
+                    pipeline.TrainingTask().delete(prompt=False)
     finally:
         pipeline.connection.close()
     return _tables(engine, loads)

@@ -46,7 +46,7 @@ def devices_are_requested_as_limited(documents: Iterable[Manifest]) -> Iterator[
 
 
 def gpus_are_seen_by_those_that_ask(documents: Iterable[Manifest]) -> Iterator[str]:
-    """Our image asks the NVIDIA runtime for all GPUs; only a device plugin may overrule that, and only it should."""
+    """An image may ask the NVIDIA runtime for all GPUs; only a device plugin may overrule that, and only it should."""
     for pod, container in _containers(documents):
         if container["image"].rpartition("/")[2].partition(":")[0] != "synicix":
             continue
