@@ -121,4 +121,16 @@ def test_a_broken_configuration_is_not_tried_again_by_anybody(cluster, lab):
     assert (first.state, first.exit_code, first.restarts) == ("FAILED", 78, 0)
     assert {each.state for each in others} == {"CANCELLED"}
     said = cluster.log(job)
-    assert "No such option" in said and "the elements of the array that have not started are cancelled" in said
+    assert "No such option" in said and "the elements of the array that wait, requeued ones too, are cancelled" in said
+
+
+@pytest.mark.parametrize("script", ["worker", "node"])
+def test_a_gpu_that_does_not_work_is_neither_replaced_by_the_cpu_nor_laid_on_the_other_nodes(cluster, lab, script):
+    (task,) = lab.insert(epochs=2)
+    # The node's GPUs are pretended ones, so torch can use none.
+    job = submit(cluster, lab, script=script, options=["--array=0-1", "--gres=gpu:2"])
+    ended = cluster.wait(job)
+    said = cluster.log(job)
+    assert [(each.state, each.exit_code, each.restarts) for each in ended] == [("FAILED", 78, 0)] * 2, said
+    assert "there is no device 'cuda" in said and said.count("nor can torch use the job's GPUs") == 2
+    assert lab.states(task) == []

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.deploy.slurm_cluster import SCRIPTS, Cluster, Element
 from tests.deploy.slurm_cluster import cluster as _cluster  # noqa: F401 -- pytest finds the fixture in this module
 
 WORKER, NODE = SCRIPTS / "worker.sbatch", SCRIPTS / "node.sbatch"
+PAGE = (SCRIPTS.parents[1] / "docs" / "slurm.md").read_text()
 EACH = pytest.mark.parametrize("script", [WORKER, NODE], ids=lambda path: path.stem)
 
 
@@ -167,6 +169,15 @@ def test_a_job_that_may_not_be_requeued_says_so(stand):
     assert "Slurm does not take it back; submit again" in stand.cluster.log(job)
 
 
+def test_an_interrupted_worker_is_requeued_so_often_and_no_more(stand):
+    stand.ends(75)
+    job = stand.submit(SYNICIX_REQUEUES="1")
+    (ended,) = stand.cluster.wait(job)
+    assert (ended.state, ended.exit_code, ended.restarts) == ("FAILED", 75, 1)
+    assert len(stand.starts) == 2
+    assert "requeued as often as it may (SYNICIX_REQUEUES=1); submit again" in stand.cluster.log(job)
+
+
 @pytest.mark.parametrize("code", [1, 139])
 def test_a_worker_that_crashes_again_and_again_is_given_up(stand, code):
     stand.ends(code)
@@ -182,32 +193,100 @@ def test_a_worker_that_crashed_once_is_started_again(stand):
     assert len(stand.starts) == 2
 
 
-def test_a_broken_configuration_cancels_what_has_not_started(stand):
+def test_a_signal_in_the_pause_after_a_crash_is_heard(stand):
+    stand.ends(1, 0)
+    job = stand.submit(SYNICIX_PAUSE="100")
+
+    def in_pause() -> bool:
+        return "sleep" in stand.cluster.run("squeue", "--noheader", "--steps", "--format=%j").split()
+
+    stand.cluster.wait_until(in_pause, timeout=30, job=job)
+    # As Slurm does when the time is nearly up or the job is preempted: to the steps and not to the shell.
+    stand.cluster.run("scancel", "--signal=TERM", f"{job}_0")
+    (ended,) = stand.cluster.wait(job, timeout=60)
+    assert (ended.state, ended.restarts) == ("COMPLETED", 1)
+
+
+def test_a_broken_configuration_cancels_what_waits(stand):
     stand.ends(78)
     job = stand.submit(options=("--array=0-3", "--cpus-per-task=8"))
     first, *others = stand.cluster.wait(job)
     assert (first.state, first.exit_code, first.restarts) == ("FAILED", 78, 0)
     assert {each.state for each in others} == {"CANCELLED"}
     assert len(stand.starts) == 1
+    assert "the elements of the array that wait, requeued ones too, are cancelled" in stand.cluster.log(job)
+
+
+def test_what_waits_stays_if_the_broken_one_has_run_before(stand):
+    stand.ends(75, 78)
+    job = stand.submit(options=("--array=0-1", "--hold"))
+    stand.cluster.run("scontrol", "release", f"{job}_0")
+    stand.cluster.wait_until(lambda: "FAILED" in stand.cluster.states(job), job=job)
+    first, second = stand.cluster.elements(job)
+    assert (first.exit_code, first.restarts) == (78, 1)
+    assert second.state == "PENDING"
+    assert "are cancelled" not in stand.cluster.log(job)
+
+
+@pytest.mark.parametrize("works", [True, False], ids=["works", "fails"])
+def test_what_waits_is_cancelled_only_if_the_gpu_is_not_to_blame(stand, works):
+    stand.ends(78)
+    stand.program("python", f'echo "$@" >>asked\nexit {0 if works else 1}\n')
+    job = stand.submit(options=("--array=0-1", "--hold", "--gres=gpu:1"))
+    stand.cluster.run("scontrol", "release", f"{job}_0")
+    stand.cluster.wait_until(lambda: "FAILED" in stand.cluster.states(job), job=job)
+    first, second = stand.cluster.elements(job)
+    assert first.exit_code == 78
+    assert second.state == ("CANCELLED" if works else "PENDING")
+    said = stand.cluster.log(job)
+    assert ("nor can torch use the job's GPUs" in said) == (not works)
+    assert ("sbatch --exclude=synicix" in said) == (not works)
+    assert "torch.empty(1, device=" in (stand.folder / "asked").read_text()
 
 
 @pytest.mark.parametrize(
-    ("variables", "said"),
+    ("variables", "said", "here_alone"),
     [
-        ({"SYNICIX_PROJECT": "/nowhere"}, "there is no project /nowhere"),
-        ({"SYNICIX_PROJECT": "/"}, "there is no synicix.toml in /"),
-        ({"SYNICIX_VENV": "/nowhere", "PATH": "/usr/bin:/bin"}, "there is no synicix-run in /nowhere"),
-        ({"SYNICIX_MODULES": "no/such-module"}, "these modules cannot be loaded: no/such-module"),
-        ({"SYNICIX_IMAGE": "/nowhere.sif"}, "there is no image /nowhere.sif"),
-        ({"SYNICIX_WORKERS_PER_DEVICE": "many"}, "SYNICIX_WORKERS_PER_DEVICE=many is no number of workers"),
-        ({"SYNICIX_OPTIONS": "--where 'seed = 1"}, "the quotes in SYNICIX_OPTIONS do not match"),
+        ({"SYNICIX_PROJECT": "/nowhere"}, "there is no project /nowhere", False),
+        ({"SYNICIX_PROJECT": "/"}, "there is no synicix.toml in /", False),
+        ({"SYNICIX_VENV": "/nowhere", "PATH": "/usr/bin:/bin"}, "there is no synicix-run in /nowhere", False),
+        ({"SYNICIX_MODULES": "no/such-module"}, "these modules cannot be loaded: no/such-module", True),
+        ({"SYNICIX_IMAGE": "/nowhere.sif"}, "there is no image /nowhere.sif", False),
+        ({"SYNICIX_IMAGE": "synicix.toml", "PATH": "/usr/bin:/bin"}, "neither apptainer nor singularity is", True),
+        ({"SYNICIX_DATASET_CACHE_DIR": "/dev/null/cache"}, "no cache can be made at /dev/null/cache", True),
+        ({"SYNICIX_WORKERS_PER_DEVICE": "many"}, "SYNICIX_WORKERS_PER_DEVICE=many is no number of workers", False),
+        ({"SYNICIX_OPTIONS": "--where 'seed = 1"}, "the quotes in SYNICIX_OPTIONS do not match", False),
+        ({"SYNICIX_RESTARTS": "often"}, "SYNICIX_RESTARTS=often is no whole number", False),
+        ({"SYNICIX_REQUEUES": "-1"}, "SYNICIX_REQUEUES=-1 is no whole number", False),
+        ({"SYNICIX_PAUSE": "08"}, "SYNICIX_PAUSE=08 is no whole number", False),
     ],
 )
-def test_what_is_missing_is_named(stand, variables, said):
+def test_what_is_missing_is_named(stand, variables, said, here_alone):
     ended = stand.run(**variables)
     assert (ended.state, ended.exit_code) == ("FAILED", 78)
-    assert said in stand.cluster.log(ended.name)
+    log = stand.cluster.log(ended.name)
+    assert said in log
+    assert ("on this node alone" in log, "are cancelled" in log) == (here_alone, not here_alone)
     assert not stand.starts
+
+
+def test_what_came_from_a_job_that_this_one_was_submitted_in_does_no_harm(stand):
+    variables = {
+        "SLURM_MEM_PER_CPU": "50",
+        "SLURM_CPU_BIND": "quiet,mask_cpu:0xf0000",
+        "SLURM_CPU_BIND_TYPE": "mask_cpu:",
+        "SLURM_CPU_BIND_LIST": "0xf0000",
+        "SLURM_MEM_BIND": "verbose,local",
+        "SLURM_HINT": "nomultithread",
+        "SLURM_DISTRIBUTION": "arbitrary",
+        "SLURM_GPUS": "2",
+    }
+    ended = stand.run(options=("--mem=300M",), **variables)
+    assert ended.state == "COMPLETED", stand.cluster.log(ended.name)
+    (start,) = stand.starts
+    left = {name for name, value in variables.items() if start.get(name) == value}
+    assert not left
+    assert "SLURM_MEM_PER_NODE" not in start
 
 
 def test_paths_are_those_of_the_project(stand):
@@ -244,7 +323,8 @@ def test_options_of_populate_come_from_the_file_and_from_the_submission(stand):
 def test_an_array_of_one_gpu_each_gives_every_worker_its_own(stand):
     job = stand.submit(options=("--array=0-1", "--gres=gpu:1", "--cpus-per-task=1"))
     assert {each.state for each in stand.cluster.wait(job)} == {"COMPLETED"}
-    assert [start["arguments"] for start in stand.starts] == ["populate"] * 2
+    # Named, so that the worker does not make do with the CPU.
+    assert [start["arguments"] for start in stand.starts] == ["populate --device=cuda"] * 2
     assert all(len(start["CUDA_VISIBLE_DEVICES"].split(",")) == 1 for start in stand.starts)
     # The number of threads is a matter of workers on the CPU.
     assert not any("SYNICIX_WORKER_THREADS" in start for start in stand.starts)
@@ -254,8 +334,24 @@ def test_a_node_form_gives_one_populate_all_gpus_of_the_job(stand):
     ended = stand.run(script=NODE, options=("--gres=gpu:2",))
     assert ended.state == "COMPLETED"
     (start,) = stand.starts
-    assert start["arguments"] == "populate --workers-per-device=1"
+    assert start["arguments"] == "populate --workers-per-device=1 --devices=cuda:0,cuda:1"
     assert start["CUDA_VISIBLE_DEVICES"] == "0,1"
+
+
+@pytest.mark.parametrize(
+    ("typed", "gpus", "started"),
+    [
+        (("--device=cuda:1",), 2, "--device=cuda:1"),
+        (("--devices", "cuda:0"), 2, "--devices cuda:0"),
+        (("--device", "cpu"), 1, "--device cpu"),
+        (("--devices=cpu",), 0, "--devices=cpu"),
+        (("--workers-per-device", "2"), 2, "--devices=cuda:0,cuda:1 --workers-per-device 2"),
+        (("--devices-per-task=2",), 2, "--device=cuda --devices-per-task=2"),
+    ],
+)
+def test_who_names_a_device_gets_it(stand, typed, gpus, started):
+    assert stand.run(*typed, options=(f"--gres=gpu:{gpus}" if gpus else "--gres=none",)).state == "COMPLETED"
+    assert stand.starts[0]["arguments"] == f"populate {started}"
 
 
 def test_workers_of_one_cpu_job_share_its_cores(stand):
@@ -278,6 +374,40 @@ def test_the_cache_lies_on_the_node(stand, variables, cache):
     (stand.folder / "scratch").mkdir()
     stand.run(**{name: value.format(stand.folder) for name, value in variables.items()})
     assert stand.starts[0]["SYNICIX_DATASET_CACHE_DIR"] == cache.format(stand.folder, uid=os.getuid())
+
+
+@pytest.mark.parametrize("variable", ["TMPDIR", "SYNICIX_DATASET_CACHE_DIR"])
+def test_nobody_else_can_read_the_cache(stand, variable):
+    place = stand.folder / "scratch"
+    place.mkdir()
+    named = variable == "SYNICIX_DATASET_CACHE_DIR"
+    stand.run(**{variable: f"{place}/mine" if named else str(place)})
+    (cache,) = place.iterdir()
+    assert cache.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("whose", ["link", "nobody"])
+def test_what_somebody_else_has_put_in_the_place_of_the_cache_is_not_used(stand, whose):
+    place, before = stand.folder / "scratch", stand.folder / "scratch" / f"synicix-cache-{os.getuid()}"
+    place.mkdir()
+    if whose == "link":
+        (stand.folder / "elsewhere").mkdir()
+        before.symlink_to(stand.folder / "elsewhere")
+    elif os.geteuid() == 0:
+        before.mkdir()
+        os.chown(before, 65534, 65534)
+    else:
+        pytest.skip("only root can make a folder that is somebody else's")
+    stand.run(TMPDIR=str(place))
+    assert stand.starts[0]["SYNICIX_DATASET_CACHE_DIR"] == f"/tmp/synicix-cache-{os.getuid()}"
+
+
+def test_a_cache_that_the_user_names_may_be_shared(stand):
+    shared = stand.folder / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    assert stand.run(SYNICIX_DATASET_CACHE_DIR=str(shared)).state == "COMPLETED"
+    assert shared.stat().st_mode & 0o777 == 0o777
 
 
 APPTAINER = """
@@ -320,10 +450,42 @@ def test_an_older_singularity_does_as_well(stand):
     assert "SINGULARITYENV_SYNICIX_SCHEMA_NAME=lab\n" in (stand.folder / "apptainer-environment").read_text()
 
 
+def steps_of_the_page(language: str) -> list[str]:
+    """Return the blocks of this language among the steps to the first array."""
+    steps = PAGE.partition("## The first array")[2].partition("\n## ")[0]
+    return [textwrap.dedent(block) for block in re.findall(rf"^ *```{language}\n(.*?)^ *```$", steps, re.M | re.S)]
+
+
+def test_with_the_steps_of_the_page_a_worker_finds_server_store_and_password(tmp_path):
+    (configuration,) = steps_of_the_page("json")
+    (credentials,) = [block for block in steps_of_the_page("sh") if "database.password" in block]
+    (tmp_path / "datajoint.json").write_text(configuration)
+    typed = f"umask 022\n{credentials}"
+    subprocess.run(["bash", "-e", "-c", typed], cwd=tmp_path, input="very hidden\n", text=True, check=True)
+    secrets = tmp_path / ".secrets"
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (secrets, *secrets.iterdir())}
+    assert modes == {".secrets": 0o700, "database.user": 0o600, "database.password": 0o600}
+    ask = """
+from synicix_core.database import STORE
+from synicix_core.database.server import configured_server, datajoint_config
+
+print(configured_server(), datajoint_config().get_store_spec(STORE)["location"])
+assert datajoint_config().database.password.get_secret_value() == "very hidden"
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DJ_")}
+    asked = subprocess.run(
+        [sys.executable, "-c", ask], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert asked.returncode == 0, asked.stderr
+    assert asked.stdout.strip() == "PostgreSQL at db.example.org:5432 as user ann /shared/lab/histories"
+
+
 def test_the_page_names_every_variable_and_no_other():
-    page = (SCRIPTS.parents[1] / "docs" / "slurm.md").read_text()
-    variables = set(re.findall(r"^: \"\$\{(\w+):=", WORKER.read_text(), re.M))
-    table = page.partition("| variable |")[2].partition("\n\n")[0]
-    assert set(re.findall(r"`(SYNICIX_\w+)`", table)) == variables
-    (signal,) = re.findall(r"--signal=TERM@(\d+)`", page.partition("## What happens when")[2].partition("- **")[0])
+    variables = dict(re.findall(r"^: \"\$\{(\w+):=(.*)\}\"$", WORKER.read_text(), re.M))
+    table = PAGE.partition("| variable |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`(SYNICIX_\w+)`", table)) == set(variables)
+    numbers = {name: value for name, value in variables.items() if value.isdigit()}
+    assert set(numbers) == {"SYNICIX_RESTARTS", "SYNICIX_REQUEUES", "SYNICIX_PAUSE"}
+    assert {name: table.partition(f"| `{name}` | ")[2].partition(" |")[0] for name in numbers} == numbers
+    (signal,) = re.findall(r"--signal=TERM@(\d+)`", PAGE.partition("## What happens when")[2].partition("- **")[0])
     assert f"--signal=TERM@{signal}\n" in WORKER.read_text()
