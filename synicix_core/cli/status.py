@@ -58,7 +58,8 @@ def status(place: Place, as_json: bool) -> None:
             )
     if pace.finished_last_hour:
         click.echo(
-            f"\n{pace.finished_last_hour:,} finished in the last hour" + (f", done in {duration(eta)}" if eta else "")
+            f"\n{pace.finished_last_hour:,} finished in the last hour"
+            + (f"; at the pace of the last ones all are done in {duration(eta)}" if eta else "")
         )
     for line in _advice(states, running):
         click.echo(line)

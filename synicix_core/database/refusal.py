@@ -96,7 +96,7 @@ def check_backend(address: ServerAddress) -> None:
     raise ConfigurationError(
         "The server is not a MySQL",
         where=str(address),
-        why="port 5432 is PostgreSQL's, and DataJoint takes MySQL for granted",
+        why="port 5432 is PostgreSQL's, and without another word DataJoint speaks MySQL",
         hint='Set DJ_BACKEND=postgresql, or "database": {"backend": "postgresql"} in datajoint.json.',
     )
 
@@ -104,8 +104,8 @@ def check_backend(address: ServerAddress) -> None:
 def _hint_for_silence(address: ServerAddress) -> str:
     if address.backend == "mysql":
         return (
-            "Check that a MySQL server runs there. For PostgreSQL set DJ_BACKEND=postgresql: DataJoint takes MySQL for "
-            "granted."
+            "Check that a MySQL server runs there. If it should be a PostgreSQL, set DJ_BACKEND=postgresql; without it "
+            "DataJoint speaks MySQL."
         )
     return "Check that a PostgreSQL server runs there and accepts connections from this machine."
 
