@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from synicix_launch import LauncherProvider, RenderedFile, Submission, option
 from synicix_launch.launchers import COMMON, installed_launchers
+from synicix_launch.pending import look
 from synicix_launch.reading import COMMON_OPTIONS
 
 from synicix_core import hookimpl
@@ -113,10 +114,26 @@ def test_with_nothing_pending_nothing_is_launched(pipeline, launch, asked, stand
     sbatch = stand_in("sbatch")
     (task,) = insert_tasks(pipeline)
     claim_task(pipeline, task)
-    said = launch("slurm", "--here", "--submit").stdout
-    assert "Nothing is pending, so nothing is launched. 1 is being trained." in said and not sbatch.calls
-    assert asked() == {"workers": 0, "pending": 0, "running": 1, "files": {}}
-    assert asked("--workers", 1)["workers"] == 1, "whoever names a number gets it"
+    for number in ([], ["--workers", 2]):
+        said = launch("slurm", "--here", "--submit", *number).stdout
+        assert "Nothing is pending, so nothing is launched. 1 is being trained. To see" in said and not sbatch.calls
+        found = asked(*number)
+        assert (found["launcher"], found["running"]) == ("synicix-launch/slurm", 1)
+        assert (found["workers"], found["pending"], found["files"]) == (0, 0, {})
+
+
+@pytest.mark.database
+def test_looking_writes_nothing_into_the_database(pipeline):
+    insert_tasks(pipeline)
+    on_mysql = pipeline.connection.adapter.backend == "mysql"
+    scope = "SESSION" if on_mysql else "SESSION CHARACTERISTICS AS"
+    pipeline.connection.query(f"SET {scope} TRANSACTION READ ONLY")
+    try:
+        with pytest.raises(Exception, match=r"(?i)read.only"):
+            pipeline.TrainingResult.jobs.delete_quick()
+        assert look(pipeline).pending == 1
+    finally:
+        pipeline.connection.query(f"SET {scope} TRANSACTION READ WRITE")
 
 
 # Settings and flags.

@@ -18,7 +18,8 @@ import json
 from synicix_core import load_settings
 from synicix_launch.database import find_database
 found = find_database(load_settings())
-print(json.dumps({**vars(found), "is_local": found.is_local, "text": str(found), "repr": repr(found)}))
+alone = found.password_in_variable_alone
+print(json.dumps({**vars(found), "is_local": found.is_local, "alone": alone, "text": str(found), "repr": repr(found)}))
 """
 SERVER = {"database": {"backend": "postgresql", "host": "db.example.org", "user": "ann", "name": "lab"}}
 SECRET = "a-very-secret-word"
@@ -57,32 +58,48 @@ def test_a_server_is_found_with_its_store_and_without_keys(tmp_path):
     )
     assert found["store"] == store
     assert not found["is_local"] and found["text"] == "PostgreSQL at db.example.org:5432"
-    assert (found["password_in"], found["password_exposed"]) == ("", False)
+    assert password(found) == (False, "", "", False)
 
 
-@pytest.mark.parametrize("place", ["variable", "file", "flat file", "secret"])
-def test_the_place_of_the_password_is_known(tmp_path, place):
+def password(found: dict[str, Any]) -> tuple[bool, str, str, bool]:
+    """Return whether it is in the variable, which files it is in, and whether it is in the variable alone."""
+    files = (found["password_in_config"], found["password_in_secrets"])
+    return (found["password_in_variable"], *files, found["alone"])
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        ("variable",),
+        ("file",),
+        ("flat file",),
+        ("secret",),
+        ("variable", "secret"),
+        ("variable", "file"),
+        ("file", "secret"),
+        ("variable", "empty secret"),
+        ("variable", "secret", "ignored"),
+    ],
+    ids=" and ".join,
+)
+def test_every_place_of_the_password_is_known(tmp_path, places):
     document: dict[str, Any] = {"database": dict(SERVER["database"])}
-    variables = {}
-    if place == "variable":
-        variables["DJ_PASS"] = SECRET
-    elif place == "file":
+    variables = {"DJ_PASS": SECRET} if "variable" in places else {}
+    if "file" in places:
         document["database"]["password"] = SECRET
-    elif place == "flat file":
+    if "flat file" in places:
         document["database.password"] = SECRET
-    else:
-        (tmp_path / ".secrets").mkdir()
-        (tmp_path / ".secrets" / "database.password").write_text(SECRET)
-    found = find(tmp_path, document, **variables)
-    in_file = str(tmp_path / "datajoint.json")
-    secret = str(tmp_path / ".secrets" / "database.password")
-    wanted = {
-        "variable": ("DJ_PASS", True),
-        "file": (in_file, True),
-        "flat file": (in_file, True),
-        "secret": (secret, False),
-    }
-    assert (found["password_in"], found["password_exposed"]) == wanted[place]
+    secret = tmp_path / ".secrets" / "database.password"
+    if "secret" in places or "empty secret" in places:
+        secret.parent.mkdir()
+        secret.write_text(SECRET if "secret" in places else "\n")
+    if "ignored" in places:
+        # DataJoint reads neither file then.
+        variables |= {"DJ_IGNORE_CONFIG_FILE": "true", "DJ_HOST": "db", "DJ_USER": "ann"}
+    in_config = str(tmp_path / "datajoint.json") if {"file", "flat file"} & set(places) else ""
+    in_secrets = str(secret) if "secret" in places and "ignored" not in places else ""
+    alone = "variable" in places and not (in_config or in_secrets)
+    assert password(find(tmp_path, document, **variables)) == ("variable" in places, in_config, in_secrets, alone)
 
 
 @pytest.mark.parametrize(

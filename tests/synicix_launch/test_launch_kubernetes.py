@@ -232,6 +232,19 @@ def test_the_name_follows_from_the_content_but_not_from_the_number_of_workers(re
     assert re.fullmatch(r"synicix-[0-9a-f]{8}-1", names[0])
 
 
+def test_permissions_are_written_as_people_read_them(lab, launch):
+    own = yaml.safe_load(base("job.yaml"))
+    volumes = own["spec"]["template"]["spec"]["volumes"]
+    (credentials,) = [each["secret"] for each in volumes if "secret" in each]
+    credentials["items"] = [{"key": "database.password", "path": "database.password", "mode": 0o400}]
+    (lab / "own.yaml").write_text(yaml.safe_dump(own))
+    text = launch("kubernetes", "--template", "own.yaml").stdout
+    assert sorted(re.findall(r"\b(defaultMode|mode): (\d+)\n", text)) == [("defaultMode", "0440"), ("mode", "0400")]
+    job = list(yaml.safe_load_all(text))[1]
+    (read,) = [each["secret"] for each in pod(job)["volumes"] if "secret" in each]
+    assert read == credentials
+
+
 def test_a_job_of_ones_own_is_the_template(render, launch, lab):
     own = yaml.safe_load(base("job.yaml"))
     own["spec"]["template"]["spec"]["nodeSelector"] = {"room": "basement"}
@@ -252,10 +265,18 @@ def test_a_job_of_ones_own_is_the_template(render, launch, lab):
 
 def test_nothing_of_the_login_is_rendered_and_an_exposed_password_is_warned_of(lab, launch, monkeypatch):
     use_database(
-        monkeypatch, embedded=False, host="db", port=1, name="lab", password_in="DJ_PASS", password_exposed=True
+        monkeypatch,
+        embedded=False,
+        host="db",
+        port=1,
+        name="lab",
+        password_in_variable=True,
+        password_in_config="x.json",
     )
     done = launch("kubernetes")
-    assert "the variable DJ_PASS" in done.stderr and ".secrets/database.password" in done.stderr
+    for words in ("in the variable DJ_PASS: all programs", "in x.json: it goes wherever that file goes"):
+        assert words in done.stderr
+    assert done.stderr.count("Write it to .secrets/database.password beside datajoint.json") == 2
     datajoint = json.loads(next(yaml.safe_load_all(done.stdout))["data"]["datajoint.json"])
     assert datajoint["database"] == {"backend": "postgresql", "host": "db", "port": 1, "name": "lab"}
 
@@ -333,6 +354,19 @@ def test_what_kubectl_refuses_is_passed_on(lab, launch, kubectl):
     kubectl.answers("apply", code=1, stderr="Error from server (Forbidden): jobs.batch is forbidden\n")
     said = launch("kubernetes", *TOY, "--submit", code=1).stderr
     assert "kubectl failed with exit code 1" in said and "jobs.batch is forbidden" in said
+
+
+def test_a_folder_that_cannot_be_written_is_found_out_before_anything_is_applied(lab, launch, kubectl):
+    (lab / "file").write_text("")
+    said = launch("kubernetes", *TOY, "--submit", "--output", "file", code=2).stderr
+    assert f"({lab / 'file'})" in said and "Nothing was submitted. Name another folder with --output." in said
+    assert not kubectl.calls
+    kubectl.answers("apply", code=1, stderr="Forbidden\n")
+    launch("kubernetes", *TOY, "--submit", "--output", "made", code=1)
+    assert list((lab / "made").iterdir()) == [], "what was refused is not there"
+    kubectl.answers("apply")
+    launch("kubernetes", *TOY, "--submit", "--output", "made")
+    assert sorted(path.name for path in (lab / "made").iterdir()) == ["configmap.yaml", "job.yaml"]
 
 
 def test_without_kubectl_one_is_told_so(lab, launch, monkeypatch, tmp_path):

@@ -106,7 +106,7 @@ def test_the_messages_are_worded_as_the_page_words_them():
         path.read_text() for path in (ROOT / "plugins" / "synicix_launch" / "synicix_launch").rglob("*.py")
     )
     listed = [message for message in rows("When it says no") if message != "message"]
-    assert len(listed) == 8
+    assert len(listed) == 9
     for message in listed:
         words = message.replace("kubectl", "{command[0]}")
         assert message in source or words in source, message
@@ -124,7 +124,8 @@ def test_the_launcher_of_the_page_is_installed_and_launches(lab, stand_in, tmp_p
     subprocess.run([*pip, "--target", str(packages), str(tmp_path / "my-lab")], check=True, timeout=120)
 
     bsub = stand_in("bsub").answers(stdout="Job <42> is submitted to queue <short>.\n")
-    stand_in("bjobs").answers()
+    # As it is where LSB_BJOBS_CONSISTENT_EXIT_CODE is Y; elsewhere it ends with 0.
+    bjobs = stand_in("bjobs").answers(code=255, stderr="Job <synicix> is not found\n")
     code = (
         "import sys\nfrom synicix_launch import launching\nfrom synicix_launch.database import Database\n"
         "from synicix_launch.pending import Pending\nfrom synicix_core.cli.main import main\n"
@@ -149,6 +150,18 @@ def test_the_launcher_of_the_page_is_installed_and_launches(lab, stand_in, tmp_p
     assert "Submitted: 42\n" in run("lsf", "--submit")
     assert bsub.calls[0]["stdin"].startswith("#!/bin/sh\n") and f"--project {lab} populate" in bsub.calls[0]["stdin"]
     assert run("lsf", "--diff").endswith("There is no difference.\n")
+    bjobs.answers(code=0, stderr="Job <synicix> is not found\n")
+    assert "Submitted: 42\n" in run("lsf", "--submit")
+    bjobs.answers(stdout="42\n42\n42\n")
+    said = run("lsf", "--submit", code_=2)
+    assert "queued or running already, as 42. To end it, run: bkill 42." in said
+    bjobs.answers(code=255, stderr="LSF is down. Please wait ...\n")
+    assert "LSF is down" in run("lsf", "--submit", code_=1)
+    assert len(bsub.calls) == 2
+    assert "Submitted: 42\n" in run("lsf", "--submit", "--again")
+    bsub.answers(code=255, stderr="short: No such queue. Job not submitted.\n")
+    assert "No such queue" in run("lsf", "--submit", "--again", "--queue", "gone", code_=1)
+    assert run("lsf", "--diff").endswith("There is no difference.\n"), "what was refused is not kept"
 
 
 def test_the_page_is_linked_to_what_it_speaks_of():

@@ -223,7 +223,9 @@ def test_it_is_submitted_and_one_is_told_how_to_follow_it(lab, launch, slurm):
     done = launch("slurm", "--submit")
     path = lab / ".synicix" / "launch" / "slurm" / "synicix.sbatch"
     (call,) = sbatch.calls
-    assert call["arguments"] == ["--parsable", str(path)] and call["folder"] == str(lab)
+    assert call["arguments"] == ["--parsable"] and call["folder"] == str(lab)
+    assert call["stdin"] == path.read_text()
+    assert [each.name for each in path.parent.iterdir()] == ["synicix.sbatch"]
     assert (lab / "logs").is_dir(), "without it Slurm would end the job in silence"
     name = option_of(path.read_text(), "job-name")
     assert f"--name={name}" in squeue.calls[0]["arguments"]
@@ -235,9 +237,13 @@ def test_the_same_is_not_submitted_twice_while_it_is_queued(lab, launch, slurm):
     sbatch, squeue = slurm
     squeue.answers(stdout="4711\n4711\n")
     said = launch("slurm", "--submit", code=2).stderr
-    assert "as job 4711" in said and "--again" in said and not sbatch.calls
+    assert "as job 4711:" in said and "run: scancel 4711." in said and "--again" in said and not sbatch.calls
+    assert "--format=%F" in squeue.calls[0]["arguments"], "the array's number, not that of an element"
+    squeue.answers(stdout="4711\n4712\n4711\n")
+    said = launch("slurm", "--submit", code=2).stderr
+    assert "as jobs 4711, 4712:" in said and "run: scancel 4711 4712." in said
     launch("slurm", "--submit", "--again")
-    assert len(sbatch.calls) == 1
+    assert len(sbatch.calls) == 1 and len(squeue.calls) == 2, "with --again nobody is asked"
 
 
 def test_the_difference_is_to_the_script_submitted_last(lab, launch, slurm):
@@ -256,15 +262,59 @@ def test_what_sbatch_refuses_is_passed_on(lab, launch, slurm):
     assert "sbatch failed with exit code 1" in said and "invalid partition specified: gpu" in said
 
 
+def test_a_script_that_is_refused_is_not_taken_for_the_one_submitted_last(lab, launch, slurm):
+    kept = lab / ".synicix" / "launch" / "slurm"
+    slurm[0].answers(code=1, stderr="no\n")
+    launch("slurm", "--submit", code=1)
+    assert list(kept.iterdir()) == []
+    slurm[0].answers(stdout="4711\n")
+    launch("slurm", "--submit")
+    slurm[0].answers(code=1, stderr="no\n")
+    launch("slurm", "--submit", "--memory", "8G", code=1)
+    assert launch("slurm", "--diff").stdout == ""
+    assert [path.name for path in kept.iterdir()] == ["synicix.sbatch"]
+
+
+@pytest.mark.parametrize("what", ["a file", "a folder in which not even root makes a file", "a folder for a file"])
+def test_a_folder_that_cannot_be_written_is_found_out_before_anything_is_submitted(lab, launch, slurm, what):
+    kept = lab / ".synicix" / "launch" / "slurm"
+    kept.parent.mkdir(parents=True)
+    if what == "a file":
+        kept.write_text("")
+    elif what == "a folder for a file":
+        kept.joinpath("synicix.sbatch").mkdir(parents=True)
+    else:
+        kept.symlink_to("/proc")
+    said = launch("slurm", "--submit", code=2).stderr
+    where = kept / "synicix.sbatch" if what == "a folder for a file" else kept
+    assert f"cannot be written ({where}): " in said
+    assert "Nothing was submitted: what is submitted is kept there. Make it a folder" in said and "--output" not in said
+    assert not slurm[0].calls
+
+
 def test_without_slurm_one_is_told_so(lab, launch, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "squeue is not installed" in launch("slurm", "--submit", code=2).stderr
 
 
 def test_a_password_that_is_in_the_environment_alone_is_not_handed_to_slurm(lab, launch, slurm, monkeypatch):
-    use_database(monkeypatch, embedded=False, host="db", port=5432, password_in="DJ_PASS", password_exposed=True)
+    use_database(monkeypatch, embedded=False, host="db", port=5432, password_in_variable=True)
     said = launch("slurm", "--submit", code=2).stderr
-    assert ".secrets/database.password" in said and not slurm[0].calls
+    assert "in the variable DJ_PASS alone" in said and ".secrets/database.password" in said and not slurm[0].calls
+
+
+def test_a_password_that_is_in_a_file_as_well_is_submitted_with_a_warning_and_without_the_variable(
+    lab, launch, slurm, monkeypatch
+):
+    monkeypatch.setenv("DJ_PASS", "hush")
+    secret = "/lab/.secrets/database.password"
+    for place in ({"password_in_secrets": secret}, {"password_in_config": "/lab/datajoint.json"}):
+        use_database(monkeypatch, embedded=False, host="db", port=5432, password_in_variable=True, **place)
+        said = launch("slurm", "--submit").stderr
+        assert "in the variable DJ_PASS" in said
+        assert (f"It is in {secret} already, so unset DJ_PASS." in said) is ("password_in_secrets" in place)
+    for program in slurm:
+        assert program.calls and all("DJ_PASS" not in call["environment"] for call in program.calls)
 
 
 def test_the_folder_of_the_logs_may_be_in_the_way(lab, launch, slurm):

@@ -5,7 +5,7 @@ A plugin that brings a launcher imports what it needs from here.
 
 from synicix_launch.contract import Launcher, LaunchRequest, RenderedFile, Submission
 from synicix_launch.errors import LaunchError, SchedulerError
-from synicix_launch.files import compare, write
+from synicix_launch.files import compare, keep
 from synicix_launch.options import option
 from synicix_launch.programs import run_program
 from synicix_launch.provider import LauncherProvider
@@ -22,9 +22,9 @@ __all__ = [
     "at_least",
     "compare",
     "duration",
+    "keep",
     "matches",
     "option",
     "run_program",
     "seconds_of",
-    "write",
 ]

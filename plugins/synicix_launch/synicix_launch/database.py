@@ -36,10 +36,12 @@ class Database:
         Whether connections are encrypted; None leaves it to the server.
     store : mapping
         DataJoint's settings of the store of the histories, without keys; empty where none is configured.
-    password_in : str
-        Where the password is that this machine uses: ``"DJ_PASS"``, the path of a file, or ``""`` where there is none.
-    password_exposed : bool
-        Whether that is a place from which it may leave the machine: a variable, or a file among the project's own.
+    password_in_variable : bool
+        Whether the password stands in DJ_PASS, which DataJoint asks first.
+    password_in_config : str
+        The path of a ``datajoint.json`` with the password in it; ``""`` where there is none.
+    password_in_secrets : str
+        The path of a file ``database.password`` with nothing else in it; ``""`` where there is none.
     """
 
     embedded: bool
@@ -49,13 +51,19 @@ class Database:
     name: str | None = None
     use_tls: bool | None = None
     store: Mapping[str, Any] | None = None
-    password_in: str = ""
-    password_exposed: bool = False
+    password_in_variable: bool = False
+    password_in_config: str = ""
+    password_in_secrets: str = ""
 
     @property
     def is_local(self) -> bool:
         """Whether other machines cannot reach it under its name."""
         return self.embedded or _is_local(self.host)
+
+    @property
+    def password_in_variable_alone(self) -> bool:
+        """Whether a process that lacks DJ_PASS has no password."""
+        return self.password_in_variable and not (self.password_in_config or self.password_in_secrets)
 
     def __str__(self) -> str:
         if self.embedded:
@@ -79,7 +87,7 @@ def find_database(settings: Settings) -> Database:
         return Database(embedded=True)
     config = datajoint_config(settings.project_dir)
     store = config.stores.get(STORE) or {}
-    password_in, exposed = _password_place(settings.project_dir) if server.has_password else ("", False)
+    in_config, in_secrets = ("", "") if config.ignore_config_file else _password_files(settings.project_dir)
     return Database(
         embedded=False,
         backend=server.backend,
@@ -88,8 +96,9 @@ def find_database(settings: Settings) -> Database:
         name=config.database.name,
         use_tls=config.database.use_tls,
         store={key: value for key, value in store.items() if key not in _SECRET_NAMES},
-        password_in=password_in,
-        password_exposed=exposed,
+        password_in_variable=bool(os.environ.get("DJ_PASS")),
+        password_in_config=in_config,
+        password_in_secrets=in_secrets,
     )
 
 
@@ -102,19 +111,15 @@ def _is_local(host: str) -> bool:
         return False
 
 
-def _password_place(project: Path) -> tuple[str, bool]:
-    """Return where DataJoint finds the password, and whether that is a place that others may see."""
-    from datajoint.settings import CONFIG_FILENAME, find_config_file, find_secrets_dir
+def _password_files(project: Path) -> tuple[str, str]:
+    """Return which configuration and which secret file hold the password, where DataJoint looks for them."""
+    from datajoint.settings import CONFIG_FILENAME, find_config_file, find_secrets_dir, read_secret_file
 
-    if os.environ.get("DJ_PASS"):
-        return "DJ_PASS", True
     in_project = project / CONFIG_FILENAME
     path = find_config_file() or (in_project if in_project.is_file() else None)
-    if path is not None and _holds_password(path):
-        return str(path), True
-    folder = find_secrets_dir(path)
-    secret = folder / "database.password" if folder is not None else None
-    return (str(secret), False) if secret is not None and secret.is_file() else ("", False)
+    in_config = str(path) if path is not None and _holds_password(path) else ""
+    folder, name = find_secrets_dir(path), "database.password"
+    return in_config, str(folder / name) if folder is not None and read_secret_file(folder, name) else ""
 
 
 def _holds_password(path: Path) -> bool:

@@ -12,8 +12,8 @@ import click
 
 from synicix_core import Place, Settings
 from synicix_launch.contract import Launcher, LaunchRequest, RenderedFile, Submission
-from synicix_launch.database import find_database
-from synicix_launch.files import write
+from synicix_launch.database import Database, find_database
+from synicix_launch.files import keep, write
 from synicix_launch.launchers import OURS, Installed
 from synicix_launch.pending import Pending, look
 from synicix_launch.reading import CommonOptions, read
@@ -64,8 +64,8 @@ def launch(place: Place, installed: Installed, flags: Mapping[str, Any]) -> None
     launcher, declared = installed.load()
     common, options = read(installed, declared, launcher.options, own, settings)
     found = look(place.pipeline())
-    if not found.pending and common.workers is None:
-        _say_nothing_pending(found, action)
+    if not found.pending:
+        _say_nothing_pending(installed, found, action)
         return
     request = _request(installed, launcher, common, options, found, settings, action)
     files = tuple(launcher.render(request))
@@ -121,12 +121,25 @@ def _warnings(request: LaunchRequest) -> list[str]:
         warnings.append(
             f"There are more workers ({request.workers}) than pending tasks ({request.pending}); those without a task end at once."
         )
-    database = request.database
-    if database.password_exposed:
-        where = f"the variable {database.password_in}" if database.password_in == "DJ_PASS" else database.password_in
+    return warnings + _password_warnings(request.database)
+
+
+def _password_warnings(database: Database) -> list[str]:
+    """Return which places of the password show it to others, and where it belongs."""
+    if database.password_in_secrets:
+        instead = f"It is in {database.password_in_secrets} already, so"
+    else:
+        instead = "Write it to .secrets/database.password beside datajoint.json, readable by you alone, and"
+    warnings = []
+    if database.password_in_variable:
         warnings.append(
-            f"The password of the database stands in {where}, from where it gets into repositories and schedulers' files. It is "
-            "not in what is rendered; keep it in .secrets/database.password, readable by you alone."
+            "The password of the database stands in the variable DJ_PASS: all programs that are started here get it, and Slurm "
+            f"keeps it with a job that you submit by sbatch. It is not in what is launched. {instead} unset DJ_PASS."
+        )
+    if database.password_in_config:
+        warnings.append(
+            f"The password of the database stands in {database.password_in_config}: it goes wherever that file goes, into "
+            f"repositories and copies of the project. It is not in what is launched. {instead} remove it there."
         )
     return warnings
 
@@ -157,7 +170,7 @@ def _act(
             if not difference:
                 click.echo("There is no difference.", err=True)
     elif action.submit:
-        submission = launcher.submit(request, files)
+        submission = _submit(launcher, request, files, action)
         said["submitted"] = asdict(submission)
         if not action.as_json:
             _say_submitted(submission)
@@ -165,11 +178,19 @@ def _act(
         click.echo("\n---\n".join(file.text.rstrip("\n") for file in files))
         click.echo("Nothing was submitted. To submit it, give --submit.", err=True)
     if action.output is not None and not action.diff:
-        said["written"] = [str(path) for path in write(request.folder, files)]
+        paths = [request.folder / file.name for file in files] if action.submit else write(request.folder, files)
+        said["written"] = [str(path) for path in paths]
         if not action.as_json:
             click.echo("".join(f"Wrote {path}\n" for path in said["written"]), err=True, nl=False)
     if action.as_json:
         click.echo(json.dumps(said, indent=2))
+
+
+def _submit(launcher: Launcher, request: LaunchRequest, files: Sequence[RenderedFile], action: _Action) -> Submission:
+    if action.output is None:
+        return launcher.submit(request, files)
+    with keep(request.folder, files, hint="Nothing was submitted. Name another folder with --output."):
+        return launcher.submit(request, files)
 
 
 def _headline(request: LaunchRequest) -> str:
@@ -188,9 +209,13 @@ def _say_submitted(submission: Submission) -> None:
         click.echo(f"  {what + ':':<{width + 1}} {command}")
 
 
-def _say_nothing_pending(found: Pending, action: _Action) -> None:
+def _say_nothing_pending(installed: Installed, found: Pending, action: _Action) -> None:
     if action.as_json:
-        click.echo(json.dumps({"workers": 0, "pending": 0, "running": found.running, "files": {}}, indent=2))
+        said: dict[str, Any] = {"launcher": installed.qualified, "workers": 0, "pending": 0, "running": found.running}
+        click.echo(json.dumps(said | {"needs": {}, "warnings": [], "files": {}}, indent=2))
         return
     held = f" {found.running:,} {'is' if found.running == 1 else 'are'} being trained." if found.running else ""
-    click.echo(f"Nothing is pending, so nothing is launched.{held} To add tasks, run: synicix-run add experiment.toml")
+    click.echo(
+        f"Nothing is pending, so nothing is launched.{held} To see all tasks, run: synicix-run status. To add some, run: "
+        "synicix-run add experiment.toml"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ def run_program(
     accepts: Sequence[int] = (0,),
     folder: Path | None = None,
 ) -> Answer:
-    """Run a program of the scheduler and return its answer.
+    """Run a program of the scheduler and return its answer. It does not get the variable DJ_PASS.
 
     Parameters
     ----------
@@ -57,6 +58,8 @@ def run_program(
     if program is None:
         raise LaunchError(f"The program {command[0]} is not installed", why="it is not on PATH", hint=hint)
     shown = " ".join(command)
+    # Schedulers copy the environment of a job into their files, and the database's password has no place there.
+    environment = {name: value for name, value in os.environ.items() if name != "DJ_PASS"}
     try:
         done = subprocess.run(
             [program, *command[1:]],
@@ -65,6 +68,7 @@ def run_program(
             encoding="utf-8",
             errors="replace",
             cwd=folder,
+            env=environment,
             timeout=_LIMIT_SECONDS,
             check=False,
         )

@@ -17,8 +17,12 @@ LABEL = "synicix-launch"
 """Label of everything that is launched; its value tells what is in it."""
 
 
+class _Mode(int):
+    """Permissions of files, which people read in octal."""
+
+
 class _Dumper(yaml.SafeDumper):
-    """Writes texts of several lines as such, and repeats what is used twice."""
+    """Writes texts of several lines as such and permissions in octal, and repeats what is used twice."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML's signature
         return True
@@ -28,6 +32,9 @@ _Dumper.add_representer(
     str,
     lambda dumper, value: dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None),
 )
+
+# To YAML 1.1, which kubectl reads, a number that begins with 0 is octal.
+_Dumper.add_representer(_Mode, lambda dumper, value: dumper.represent_scalar("tag:yaml.org,2002:int", f"0{value:o}"))
 
 
 def load(text: str, where: str) -> Any:
@@ -46,7 +53,19 @@ def load(text: str, where: str) -> Any:
 
 def text(document: Any) -> str:
     """Write one YAML document."""
-    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return yaml.dump(_with_modes(document), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _with_modes(value: Any) -> Any:
+    """Return a copy of `value` in which the permissions of volumes and of their items can be told from other numbers."""
+    if isinstance(value, list):
+        return [_with_modes(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: _Mode(item) if key in ("defaultMode", "mode") and type(item) is int else _with_modes(item)
+        for key, item in value.items()
+    }
 
 
 def content_digest(*documents: Any) -> str:

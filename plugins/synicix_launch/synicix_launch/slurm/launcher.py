@@ -14,7 +14,7 @@ from synicix_core import Settings
 from synicix_launch.contract import LaunchRequest, RenderedFile, Submission
 from synicix_launch.devices import first_devices
 from synicix_launch.errors import LaunchError
-from synicix_launch.files import compare, write
+from synicix_launch.files import compare, keep
 from synicix_launch.programs import run_program
 from synicix_launch.slurm.options import SlurmOptions
 from synicix_launch.slurm.script import edit_script, option_of
@@ -64,36 +64,30 @@ class Slurm:
         return [f"Pending tasks need {', '.join(missing)}, which is not installed here; workers leave them alone."]
 
     def diff(self, request: LaunchRequest, files: Sequence[RenderedFile]) -> str:
-        """Return how the script differs from the one that was written last."""
+        """Return how the script differs from the one that was submitted last."""
         return compare(request.folder, files)
 
     def submit(self, request: LaunchRequest, files: Sequence[RenderedFile]) -> Submission:
-        """Write the script and hand it to sbatch."""
-        if request.database.password_in == "DJ_PASS":
+        """Hand the script to sbatch, and keep it."""
+        if request.database.password_in_variable_alone:
             raise LaunchError(
                 "The workers could not log in to the database",
-                why="its password stands in the variable DJ_PASS alone, and sbatch would leave a copy of that in Slurm's files",
-                hint="Write it to .secrets/database.password in the project, readable by you alone, and unset DJ_PASS.",
+                why="its password stands in the variable DJ_PASS alone, which jobs do not get: Slurm would keep a copy of it",
+                hint="Write it to .secrets/database.password beside the project's datajoint.json, readable by you alone, and "
+                "unset DJ_PASS.",
             )
         project = request.settings.project_dir
         (file,) = files
         name = option_of(file.text, "job-name") or ""
-        queued = run_program(
-            "squeue", "--noheader", f"--user={getpass.getuser()}", f"--name={name}", "--format=%A", hint=_HINT
-        ).stdout.split()
-        if queued and not request.again:
-            raise LaunchError(
-                f"The same is queued or running already, as job {queued[0]}",
-                why="another array would double its workers",
-                hint="To have more of them all the same, give --again.",
-            )
-        (path,) = write(request.folder, files)
+        if not request.again:
+            _check_queue(name)
         # Slurm ends a job whose log cannot be opened, and says so to nobody.
         try:
             (project / _LOGS).mkdir(exist_ok=True)
         except OSError as error:
             raise LaunchError("The logs have no place", where=str(project / _LOGS), why=error.strerror or "") from error
-        answer = run_program("sbatch", "--parsable", str(path), hint=_HINT, folder=project)
+        with keep(request.folder, files):
+            answer = run_program("sbatch", "--parsable", text=file.text, hint=_HINT, folder=project)
         job = answer.stdout.strip().partition(";")[0]
         log = project / _LOGS / f"{name}-{job}_0.log"
         return Submission(
@@ -105,6 +99,19 @@ class Slurm:
                 ("the training", "synicix-run status"),
                 ("to end it", f"scancel {job}"),
             ),
+        )
+
+
+def _check_queue(name: str) -> None:
+    """Refuse where the user's jobs of this name are queued or running."""
+    # %F is the number of an array, by which all of it is ended; %A is another one in each element that has begun.
+    arguments = ("--noheader", f"--user={getpass.getuser()}", f"--name={name}", "--format=%F")
+    jobs = list(dict.fromkeys(run_program("squeue", *arguments, hint=_HINT).stdout.split()))
+    if jobs:
+        raise LaunchError(
+            f"The same is queued or running already, as {'job' if len(jobs) == 1 else 'jobs'} {', '.join(jobs)}",
+            why="another array would double its workers",
+            hint=f"To end it, run: scancel {' '.join(jobs)}. To have more workers all the same, give --again.",
         )
 
 
