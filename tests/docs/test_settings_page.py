@@ -18,7 +18,8 @@ def value(settings: Settings, key: str) -> object:
 
 
 def test_every_setting_has_a_row():
-    keys = set(Settings.__dataclass_fields__) - {"project_dir", "worker"}
+    keys = set(Settings.__dataclass_fields__) - {"project_dir", "worker", "plugins"}
+    assert "`[plugins.NAME]`" in PAGE.read_text()
     assert {key for key, _, _ in ROWS} == keys | {f"worker.{name}" for name in WorkerSettings.__dataclass_fields__}
 
 

@@ -268,7 +268,9 @@ def test_bf16_on_the_cpu_is_close_to_fp32_and_recorded(tmp_path: Path) -> None:
     mixed = run(nn_spec(tmp_path / "b", {"precision": "bf16"}, epoch_limit=30, model=model))
     assert mixed.provenance["precision"] == "bf16"
     assert mixed.training_epoch_loss_history != exact.training_epoch_loss_history
-    assert mixed.test_score == pytest.approx(exact.test_score, rel=0.05)
+    # Not the score: which of two nearly equal epochs is the best one may differ.
+    close = pytest.approx([float(loss) for loss in exact.validation_epoch_loss_history], rel=0.05)
+    assert [float(loss) for loss in mixed.validation_epoch_loss_history] == close
     saved = torch.load(nn_spec(tmp_path / "b").model_save_path, weights_only=True)
     assert all(value.dtype == torch.float32 for value in saved.values())
 
