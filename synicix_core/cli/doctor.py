@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -56,8 +56,8 @@ class Finding:
 def doctor(place: Place, as_json: bool) -> None:
     """Find out what keeps tasks from training.
 
-    Looks at plugins, device, project, disk, database, directories, dataset files, pending tasks and claims. Ends with 1
-    if something fails.
+    Looks at plugins, device, project, disk, database, the user's privileges, directories, dataset files, pending tasks and
+    claims. Ends with 1 if something fails.
     """
     findings = []
     for finding in _examine(place):
@@ -81,7 +81,8 @@ def _say(finding: Finding) -> None:
 
 def _examine(place: Place) -> Iterator[Finding]:
     yield from _plugins()
-    yield _guarded("device", _device)
+    device = _guarded("device", _device)
+    yield device
     settings: list[Settings] = []
     yield _guarded("project", lambda: _project(place, settings))
     if not settings:
@@ -92,9 +93,13 @@ def _examine(place: Place) -> Iterator[Finding]:
     if not pipelines:
         return
     pipeline = pipelines[0]
-    yield _guarded("directories", lambda: _writable(pipeline))
+    privileges = _guarded("privileges", lambda: _permitted(pipeline))
+    yield privileges
+    directories = _guarded("directories", lambda: _writable(pipeline))
+    yield directories
     yield _guarded("datasets", lambda: _datasets(pipeline))
-    yield _guarded("tasks", lambda: _trainable(pipeline))
+    obstacles = [finding.check for finding in (device, privileges, directories) if finding.outcome == "fail"]
+    yield _guarded("tasks", lambda: _trainable(pipeline, obstacles))
     yield _guarded("claims", lambda: _claims(pipeline))
 
 
@@ -163,6 +168,14 @@ def _database(place: Place, pipelines: list[Pipeline]) -> Finding:
     return Finding("database", "ok", f"{where}, schema {pipeline.schema_name}")
 
 
+def _permitted(pipeline: Pipeline) -> Finding:
+    from synicix_core.tables.privileges import prove_permitted
+
+    prove_permitted(pipeline.tables)
+    user = pipeline.connection.conn_info["user"]
+    return Finding("privileges", "ok", f"user {user} may write what a worker writes")
+
+
 def _writable(pipeline: Pipeline) -> Finding:
     from synicix_core.runner.preflight import prove_writable
 
@@ -171,40 +184,47 @@ def _writable(pipeline: Pipeline) -> Finding:
 
 
 def _datasets(pipeline: Pipeline) -> Finding:
-    from synicix_core.errors import DatasetError
-    from synicix_core.tables.dataset_files import resolve_dataset_file
+    from synicix_core.runner.capability import find_missing_datasets
 
     settings = pipeline.settings
     if not settings.dataset_dir.is_dir():
         advice = "Make it, or set dataset_dir in synicix.toml."
         return Finding("datasets", "fail", f"dataset_dir is no directory: {settings.dataset_dir}", advice)
-    names = sorted({str(name) for name in pipeline.DatasetConfig().to_arrays("dataset_file_name")})
-    missing = []
-    for name in names:
-        try:
-            resolve_dataset_file(settings.dataset_dir, name, follow_symlinks=settings.follow_symlinks)
-        except DatasetError:
-            missing.append(name)
+    names = {str(name) for name in pipeline.DatasetConfig().to_arrays("dataset_file_name")}
+    _, missing = find_missing_datasets(pipeline.tables, settings)
     if missing:
-        listed = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        listed = _first(list(missing), ", ", " and ")
         advice = f"Put them below {settings.dataset_dir}; until then their tasks are left to other machines."
         return Finding("datasets", "warn", f"{len(missing)} of {len(names)} files are missing here: {listed}", advice)
     return Finding("datasets", "ok", f"{count(len(names), 'file')} that configs name, all there")
 
 
-def _trainable(pipeline: Pipeline) -> Finding:
-    from synicix_core.runner.capability import find_exclusions
+def _trainable(pipeline: Pipeline, obstacles: Sequence[str]) -> Finding:
+    from synicix_core.runner.capability import find_exclusions, find_missing_datasets
 
-    exclusions, reasons = find_exclusions(pipeline.tables, pipeline.registry)
     pending = pipeline.queue.waiting()
-    possible = pipeline.queue.waiting(exclusions=exclusions)
+    if not pending:
+        return Finding("tasks", "ok", count(pending, "pending task"))
+    exclusions, reasons = find_exclusions(pipeline.tables, pipeline.registry)
+    with_plugins = pipeline.queue.waiting(exclusions=exclusions)
+    configs, missing = find_missing_datasets(pipeline.tables, pipeline.settings)
+    possible = pipeline.queue.waiting(exclusions=replace(exclusions, dataset_configs=configs))
+    advice = list(reasons) if pending > with_plugins else []
+    if with_plugins > possible:
+        advice.append(_first(list(dict.fromkeys(map(str, missing.values()))), "\n", "\n"))
+    if obstacles:
+        possible = 0
+        advice.insert(0, f"First see to what failed above: {', '.join(obstacles)}.")
     if pending > possible:
         outcome = "warn" if possible else "fail"
         text = f"{pending - possible:,} of {count(pending, 'pending task')} cannot be trained here"
-        return Finding("tasks", outcome, text, "\n".join(reasons))
-    return Finding(
-        "tasks", "ok", f"{count(pending, 'pending task')}" + (", all can be trained here" if pending else "")
-    )
+        return Finding("tasks", outcome, text, "\n".join(advice))
+    return Finding("tasks", "ok", f"{count(pending, 'pending task')}, all can be trained here")
+
+
+def _first(texts: Sequence[str], separator: str, before_rest: str, number: int = 5) -> str:
+    rest = len(texts) - number
+    return separator.join(texts[:number]) + (f"{before_rest}{rest:,} more" if rest > 0 else "")
 
 
 def _claims(pipeline: Pipeline) -> Finding:
@@ -212,9 +232,9 @@ def _claims(pipeline: Pipeline) -> Finding:
 
     foreign = foreign_reservations(pipeline.tables)
     if foreign:
-        listed = ", ".join(f"{item.task[:8]} ({item.host or 'unknown host'}, pid {item.pid})" for item in foreign[:5])
-        more = f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
-        text = f"{count(len(foreign), 'job')} reserved by something other than a worker: {listed}{more}"
+        jobs = [f"{item.task[:8]} ({item.host or 'unknown host'}, pid {item.pid})" for item in foreign]
+        listed = _first(jobs, ", ", " and ")
+        text = f"{count(len(foreign), 'job')} reserved by something other than a worker: {listed}"
         advice = "Workers leave these alone. If nobody trains them, delete their rows of TrainingResult.jobs."
         return Finding("claims", "warn", text, advice)
     running = running_attempts(pipeline.tables)

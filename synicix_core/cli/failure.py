@@ -26,7 +26,8 @@ def report(error: BaseException, *, verbose: bool) -> int:
     Returns
     -------
     int
-        The exit code: an error's own, 2 for a mistake on the command line, 130 for an interrupt, 1 for what nobody expected.
+        The exit code: an error's own, 2 for a mistake on the command line or a privilege that the database's user lacks,
+        130 for an interrupt, 1 for what nobody expected.
     """
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
@@ -65,8 +66,10 @@ def _explain(error: BaseException, verbose: bool) -> int:
     text = " ".join(str(error).split())
     hint = "" if verbose else " To see where it happened, put -v behind synicix-run."
     if module in ("datajoint", "psycopg2", "pymysql"):
-        _error(f"the database said no ({type(error).__name__}): {text.rstrip('.')}.{hint}")
-        return 1
+        # Several arguments would be shown as a tuple.
+        said = " ".join(" ".join(map(str, error.args)).split()) or text
+        _error(f"the database said no ({type(error).__name__}): {said.rstrip('.')}.{hint}")
+        return 2 if type(error).__name__ == "AccessError" else 1
     if isinstance(error, OSError) and error.strerror:
         where = f" ({error.filename})" if error.filename else ""
         _error(f"{error.strerror}{where}.{hint}")

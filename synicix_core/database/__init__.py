@@ -1,8 +1,8 @@
 """Connect to the database server that DataJoint is configured for, or run a PostgreSQL inside the project.
 
-Modules: `server` (which server is configured), `connection` (a connection to it), `reconnect` (lost connections and
-transactions), `versions` (which servers are refused), `dialect` (the SQL that differs), `embedded` (the server inside the
-project). DataJoint is imported when one of these names is first used, not before.
+Modules: `server` (which server is configured), `connection` (a connection to it), `adapters` (DataJoint's, mended),
+`reconnect` (lost connections and transactions), `versions` (which servers are refused), `dialect` (the SQL that differs),
+`embedded` (the server inside the project). DataJoint is imported when one of these names is first used, not before.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from synicix_core.database.adapters import mend_adapter
 from synicix_core.database.quiet import datajoint, quiet
 from synicix_core.database.reconnect import is_connection_lost, prepare_session
 from synicix_core.database.refusal import check_backend, refusal
@@ -61,13 +62,14 @@ def connect(settings: Settings, *, start: bool = True) -> Any:
 
 
 def check_session(connection: Any) -> None:
-    """Refuse a server that cannot hold a pipeline, and prepare the session; for a connection that the user made.
+    """Refuse a server that cannot hold a pipeline, and prepare the session and the adapter; for any DataJoint connection.
 
     Raises
     ------
     ConfigurationError
         The server is too old or a MariaDB.
     """
+    mend_adapter(connection)
     check_server(connection)
     prepare_session(connection)
 

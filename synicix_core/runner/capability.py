@@ -1,4 +1,4 @@
-"""What this worker cannot train: configs that name providers which are not installed here in the row's version."""
+"""What this worker cannot train: configs that name providers or dataset files which are not here."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import json
 from typing import Any
 
 from synicix_core.database.reconnect import execute
-from synicix_core.errors import ProviderNotFound
+from synicix_core.errors import DatasetError, ProviderNotFound
 from synicix_core.registry import Registry
+from synicix_core.settings import Settings
+from synicix_core.tables.dataset_files import resolve_dataset_file
 from synicix_core.tables.queue import Exclusions
 from synicix_core.tables.schema import Tables
 
-__all__ = ["find_exclusions"]
+__all__ = ["find_exclusions", "find_missing_datasets"]
 
 _COLUMNS = {
     ("DatasetConfig", "dataset_provider"): "dataset",
@@ -51,6 +53,35 @@ def find_exclusions(tables: Tables, registry: Registry) -> tuple[Exclusions, lis
             training_configs.append(md5)
             reasons.update(dict.fromkeys(reason for reason in missing if reason))
     return Exclusions(providers, training_configs), list(reasons)
+
+
+def find_missing_datasets(tables: Tables, settings: Settings) -> tuple[list[str], dict[str, DatasetError]]:
+    """Look for the dataset file of each config, without reading any.
+
+    A worker finds out when it has claimed a task, and gives it back; this is for who wants to know beforehand.
+
+    Returns
+    -------
+    list of str
+        The md5s of the dataset configs that cannot be trained on this machine.
+    dict of str to DatasetError
+        Why, by the name of the file.
+    """
+    configs: list[str] = []
+    errors: dict[str, DatasetError] = {}
+    fine = set[str]()
+    table = tables.DatasetConfig.full_table_name
+    sql = f"SELECT dataset_config_md5_hash, dataset_file_name FROM {table} ORDER BY dataset_file_name"
+    for md5, name in execute(tables.connection, sql).fetchall():
+        if name not in fine and name not in errors:
+            try:
+                resolve_dataset_file(settings.dataset_dir, name, follow_symlinks=settings.follow_symlinks)
+                fine.add(name)
+            except DatasetError as error:
+                errors[name] = error
+        if name in errors:
+            configs.append(md5)
+    return configs, errors
 
 
 def _why_not(registry: Registry, kind: str, stored: str) -> str:

@@ -39,6 +39,7 @@ from synicix_core.runner.preflight import prove_writable
 from synicix_core.runner.preparation import Preparation
 from synicix_core.runner.pulse import Pulse
 from synicix_core.settings import Settings
+from synicix_core.tables.privileges import prove_permitted
 from synicix_core.tables.queue import Claim, Exclusions, Queue
 from synicix_core.tables.recovery import recover
 from synicix_core.tables.schema import Tables
@@ -135,12 +136,13 @@ class Supervisor:
         Raises
         ------
         ConfigurationError
-            If this machine cannot train: something is not writable, the device is missing.
+            If this machine cannot train: something is not writable, the user may not write rows, the device is missing.
         """
         started = time.monotonic()
         with self._interrupted.handled(self._ask_to_stop, self._kill_executor):
             try:
                 prove_writable(self._settings, self._tables.connection)
+                self._database(lambda: prove_permitted(self._tables))
                 self._summary.exit_code, self._summary.reason = self._work(started)
             except DatabaseUnavailable as error:
                 self._summary.exit_code, self._summary.reason = EXIT_INTERRUPTED, str(error)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from synicix_core.database.adapters import AccessRefused
 from synicix_core.database.dialect import advisory_lock, columns_of, quote_table, table_exists
 from synicix_core.database.quiet import datajoint as dj
 from synicix_core.database.reconnect import execute
@@ -147,20 +148,36 @@ def declare(connection: Any, schema_name: str) -> bool:
     with advisory_lock(connection, f"synicix/declare/{schema_name}", timeout=120):
         if is_declared(connection, schema_name):
             return False
-        _drop_remains(connection, schema_name)
-        tables = bind(connection, schema_name, services=None, create=True)
-        _check_codecs(tables)
-        tables.TrainingResult.jobs  # noqa: B018 - reading it declares the job table
-        versions = _table(SynicixSchema, dj.Manual, {})
-        dj.Schema(schema_name, connection=connection)(versions, context={})
-        versions.insert1(
-            {
-                "schema_version": SCHEMA_VERSION,
-                "synicix_version": __version__,
-                "declared_at": datetime.now(UTC).replace(tzinfo=None),
-            }
-        )
+        try:
+            _declare(connection, schema_name)
+        except dj.errors.DataJointError as error:
+            # DataJoint puts another error in the place of the refusal.
+            refused = error if isinstance(error, AccessRefused) else error.__context__
+            if not isinstance(refused, AccessRefused):
+                raise
+            raise ConfigurationError(
+                "the database user may not make tables",
+                where=f"user {connection.conn_info['user']}, schema {schema_name}",
+                why=refused.why,
+                hint=refused.hint,
+            ) from error
     return True
+
+
+def _declare(connection: Any, schema_name: str) -> None:
+    _drop_remains(connection, schema_name)
+    tables = bind(connection, schema_name, services=None, create=True)
+    _check_codecs(tables)
+    tables.TrainingResult.jobs  # noqa: B018 - reading it declares the job table
+    versions = _table(SynicixSchema, dj.Manual, {})
+    dj.Schema(schema_name, connection=connection)(versions, context={})
+    versions.insert1(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "synicix_version": __version__,
+            "declared_at": datetime.now(UTC).replace(tzinfo=None),
+        }
+    )
 
 
 def bind(

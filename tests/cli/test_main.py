@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 from click.testing import CliRunner
+from datajoint import errors
 
 from synicix_core import hookimpl
 from synicix_core.cli import main
@@ -111,6 +112,8 @@ def test_an_experiment_file_in_the_place_of_a_command(run):
             "Error: unexpected RuntimeError: two lines. To see where it happened, put -v behind synicix-run.\n",
         ),
         (PermissionError(13, "Permission denied", "/models"), 1, "Error: Permission denied (/models). To see where"),
+        (errors.AccessError("Insufficient privileges.", "denied for table x\n", ""), 2, "denied for table x. To see"),
+        (errors.QuerySyntaxError("near it\n", ""), 1, "said no (QuerySyntaxError): near it. To see where"),
         (KeyboardInterrupt(), 130, "Interrupted."),
         (click.ClickException("a plugin's own"), 1, "Error: a plugin's own"),
     ],

@@ -89,16 +89,9 @@ def test_the_three_users(act_as, project, run, run_json):
     assert "this user may not import" in run("db", "import", "worker.synicix", code=2).stderr
     working.connection.close()
     act_as("reader")
-    for command in (
-        "status",
-        "results",
-        "errors",
-        "queue list",
-        f"show {world.finished[0]}",
-        "db export reader.synicix",
-    ):
-        run(*command.split())
-    assert "no" in run("queue", "resume", "--all", code=1).stderr
+    run("db", "export", "reader.synicix")
+    refused = run("queue", "resume", "--all", code=2).stderr
+    assert f"may not do this (user {os.environ['DJ_USER']})" in refused and "training_result" in refused
     assert run_json("status")["states"]["paused"] > 0
     act_as("owner")
     assert run_json("db", "import", "reader.synicix")["tasks"] == {"same": 16}
@@ -106,6 +99,68 @@ def test_the_three_users(act_as, project, run, run_json):
     for role in ("worker", "reader"):
         act_as(role)
         run("db", "export", f"{role}.synicix", "--force")
+    # As docs/kubernetes.md has the worker's user repeat it, to read the files.
+    act_as("worker")
+    assert run_json("db", "import", "reader.synicix", "--files", "all")["results_looked_at"] == 4
+
+
+@pytest.mark.database
+def test_the_reader_can_use_the_commands_that_the_page_names_and_no_others(act_as, project, run, run_json):
+    (project / "datasets" / "line.txt").write_text("2.0")
+    run("init")
+    act_as.grants()
+    act_as("worker")
+    working = Pipeline()
+    task, failing = insert_tasks(working, trainings=[{"seed": 0}, {"seed": 1}])
+    working.queue.fail(claim(working, failing), Problem("no", "stack"))
+    assert run_json("populate")["success_count"] == 1
+    # A result that says how good it could be at best is looked up by its dataset's primary key.
+    (dataset,) = working.DatasetConfig().keys()
+    working.DatasetConfig().update1({**dataset, "additional_model_params": {"noise_ceiling": {"loss": 0.25}}})
+    tables = (working.DatasetConfig, working.TrainingTask, working.TrainingAttempt, working.TrainingResult)
+    keys = [table().primary_key for table in tables]
+    (listing,) = run_json("results")["listings"]
+    (result,) = listing["results"]
+    assert result["noise_ceiling"] == 0.25
+    working.connection.close()
+
+    act_as("reader")
+    reading = Pipeline()
+    tables = (reading.DatasetConfig, reading.TrainingTask, reading.TrainingAttempt, reading.TrainingResult)
+    assert [table().primary_key for table in tables] == keys
+    reading.connection.close()
+    assert run_json("results")["listings"] == [listing]
+    sentence = re.search(r"The reader can use (.+?)\.", PAGE, re.DOTALL)[1]
+    arguments = {"show": [task], "load": [task], "db export": ["reader.synicix"]}
+    for command in re.findall(r"`([^`]+)`", sentence):
+        run(*command.split(), *arguments.get(command, []))
+    for options in ("--stale", "--json", "--csv results.csv"):
+        run("results", *options.split())
+    run("errors", "--stack", failing)
+
+    # populate has exit codes of its own, in a fleet too.
+    for options in ([], ["--workers", "2"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "synicix_core.cli", "populate", *options],
+            capture_output=True,
+            text=True,
+            timeout=180,
+        )
+        assert done.returncode == 78, done.stdout + done.stderr
+        assert f"may read, but not train (user {os.environ['DJ_USER']}" in done.stderr and "('" not in done.stderr
+        assert "training_attempt" in done.stderr and "docs/operating.md" in done.stderr
+    for command in ("retry --all", "queue refresh", f"queue cancel {task}", "queue pause --all"):
+        text = run(*command.split(), code=2).stderr
+        assert os.environ["DJ_USER"] in text and "training_" in text and "('" not in text
+    found = {item["check"]: item for item in run_json("doctor", code=1)["checks"]}
+    assert found["privileges"]["outcome"] == "fail" and "may read, but not train" in found["privileges"]["text"]
+    assert "docs/operating.md" in found["privileges"]["advice"]
+    assert found["directories"]["outcome"] == "ok"
+    environment = os.environ | {"SYNICIX_SCHEMA_NAME": f"{os.environ['SYNICIX_SCHEMA_NAME']}_b"}
+    made = subprocess.run(
+        [sys.executable, "-m", "synicix_core.cli", "init"], capture_output=True, text=True, timeout=60, env=environment
+    )
+    assert made.returncode == 2 and "may not make tables" in made.stderr and os.environ["DJ_USER"] in made.stderr
 
 
 @pytest.mark.database
@@ -167,6 +222,8 @@ def test_every_command_on_the_page_exists():
             found = command.get_command(click.Context(command), words.pop(0))
             assert found is not None, text
             command = found
+        if command.context_settings.get("ignore_unknown_options"):
+            continue  # they are those of another program
         options = {option for parameter in [*command.params, *cli.params] for option in parameter.opts}
         assert {word for word in words if word.startswith("-")} <= options, text
 

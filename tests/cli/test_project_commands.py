@@ -82,8 +82,12 @@ def test_a_project_with_a_database_of_its_own_from_nothing(without_server):
 @pytest.mark.database
 def test_init_on_a_configured_server_says_which(project, run, run_json):
     text = run("init").stdout
-    assert "There is a project" in text and "Made the tables: schema test_" in text and " as user " in text
-    assert "What to do next" in text
+    assert (
+        f"The project {project} exists already" in text
+        and "Made the tables: schema test_" in text
+        and " as user " in text
+    )
+    assert "What to do next" in text and "synicix-run db import FILE" in text
     assert "The tables are there already" in run("init").stdout
     assert " as user " in run_json("init")["database"]
 
@@ -181,8 +185,8 @@ def test_doctor_is_content_with_a_working_project(pipeline, project, run, run_js
     found = run_json("doctor")
     assert found["ok"]
     outcomes = {item["check"]: item["outcome"] for item in found["checks"]}
-    wanted = ("plugins", "device", "project", "disk", "database", "directories", "datasets", "tasks", "claims")
-    assert [outcomes[check] for check in wanted] == ["ok"] * len(wanted)
+    wanted = ("plugins", "device", "project", "disk", "database", "privileges", "directories", "datasets", "tasks")
+    assert [outcomes[check] for check in (*wanted, "claims")] == ["ok"] * (len(wanted) + 1)
     monkeypatch.setattr("synicix_core.cli.doctor._DEVICE", "print('cpu|CPU|2.0')")
     text = run("doctor").stdout
     assert "ok    tasks: 1 pending task, all can be trained here" in text and "no GPU was found" in text
@@ -206,12 +210,47 @@ def test_doctor_names_what_is_wrong_and_what_to_do(pipeline, project, run_json, 
     assert found["disk"]["outcome"] == "warn"
     assert found["device"]["outcome"] == "fail" and "nothing_of_that_name" in found["device"]["text"]
     assert found["datasets"]["outcome"] == "warn" and "line.txt" in found["datasets"]["text"]
+    assert found["tasks"]["outcome"] == "fail"
+    assert found["tasks"]["text"] == "1 of 1 pending task cannot be trained here"
+    first, missing = found["tasks"]["advice"].splitlines()
+    assert first == "First see to what failed above: device, directories."
+    assert "there is no dataset file 'line.txt'" in missing
     assert found["claims"]["outcome"] == "warn"
     assert task[:8] in found["claims"]["text"] and "elsewhere" in found["claims"]["text"]
     jobs.update1({"training_task_md5_hash": task, "status": "pending"})
     found = {item["check"]: item for item in run_json("doctor", code=1)["checks"]}
     assert "1 claim without a heartbeat" in found["claims"]["text"]
     assert other is not None
+
+
+@pytest.mark.database
+def test_doctor_counts_the_tasks_whose_dataset_files_are_here(pipeline, project, run_json, monkeypatch):
+    monkeypatch.setattr("synicix_core.cli.doctor._DEVICE", "print('cpu|CPU|2.0')")
+    names = [f"more{number}.txt" for number in range(7)]
+    for name in names:
+        (project / "datasets" / name).write_text(f"1.{name[4]}1")
+    datasets = [{}, *({"dataset_file_name": name} for name in names)]
+    insert_tasks(pipeline, trainings=[{"seed": 0}, {"seed": 1}], datasets=datasets)
+
+    def tasks(code=0):
+        return {item["check"]: item for item in run_json("doctor", code=code)["checks"]}["tasks"]
+
+    assert tasks()["text"] == "16 pending tasks, all can be trained here"
+    for name in names:
+        (project / "datasets" / name).unlink()
+    found = tasks()
+    assert found["outcome"] == "warn" and found["text"] == "14 of 16 pending tasks cannot be trained here"
+    *listed, rest = found["advice"].splitlines()
+    assert rest == "2 more" and len(listed) == 5
+    assert all(f"there is no dataset file {name!r}" in line for name, line in zip(names, listed, strict=False))
+    (project / "datasets" / "line.txt").unlink()
+    found = tasks(code=1)
+    assert found["outcome"] == "fail" and found["text"] == "16 of 16 pending tasks cannot be trained here"
+    (project / "datasets").rmdir()
+    found = tasks(code=1)
+    assert found["outcome"] == "fail" and found["text"] == "16 of 16 pending tasks cannot be trained here"
+    assert found["advice"].startswith("First see to what failed above: directories.\ndataset_dir is not a directory")
+    assert len(found["advice"].splitlines()) == 2
 
 
 @pytest.mark.database
