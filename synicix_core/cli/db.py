@@ -72,7 +72,7 @@ def status_(place: Place, as_json: bool) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @pass_place
 def shell(place: Place, arguments: tuple[str, ...]) -> None:
-    """Open psql (or mysql) on the database; ARGUMENTS are passed on, such as -c 'SELECT 1'."""
+    """Open psql (or mysql) on the database; ARGUMENTS are passed on, such as -c 'SELECT 1' to psql, -e to mysql."""
     from synicix_core.errors import ConfigurationError
 
     settings, server = _find(place)

@@ -26,7 +26,10 @@ _TASKS = {
     "new": ("is new", "are new"),
     "ahead": ("went on in the export, and goes on from there", "went on in the export, and go on from there"),
     "same": ("is here already", "are here already"),
-    "behind": ("is here already and was left as it is", "are here already and were left as they are"),
+    "behind": (
+        "is further here than in the export, or queued otherwise, and stays as it is",
+        "are further here than in the export, or queued otherwise, and stay as they are",
+    ),
     "conflict": ("contradicts what is here and was left as it is", "contradict what is here and were left as they are"),
 }
 
@@ -96,7 +99,8 @@ def import_(place: Place, file: Path, keep_existing: bool, files: str, as_json: 
 
     export = ExportFile(file)
     pipeline = place.pipeline()
-    from synicix_core.tables.transfer_import import ImportConflicts, import_database
+    from synicix_core.tables.transfer_conflicts import ImportConflicts
+    from synicix_core.tables.transfer_import import import_database
 
     try:
         with _Bars() as progress:
@@ -169,18 +173,14 @@ def _tell_export(pipeline: Pipeline, file: Path, done: Exported) -> None:
     )
     if done.released:
         click.echo(f"{count(done.released, 'task')} being trained here {_are(done.released)} pending in it.")
-    click.echo("\nNot in it, and to be within reach of whoever imports it:")
+    click.echo("\nNot in the export; copy these, or leave them where the importing project sees them:")
     for line in _file_lines(done.files):
         click.echo(f"  {line}")
     if done.other_tables:
         click.echo(f"\nOther tables of the schema are not in it: {', '.join(done.other_tables)}")
-    if done.other_sessions:
-        click.echo(
-            f"\n{count(done.other_sessions, 'other session')} {_are(done.other_sessions)} open on this database. "
-            "A worker that waits may be among them: stop all workers here before you import."
-        )
     click.echo(
-        "\nFrom the import on, use that database alone: workers of both would train the same tasks into the same files."
+        "\nStop the workers here that wait for tasks, if there are any: they would train what is in the export. From the "
+        "import on, use that database alone: workers of both would train the same tasks into the same files."
     )
     click.echo(f"There, run: synicix-run db import {file}")
 
@@ -192,7 +192,8 @@ def _file_lines(files: FileFacts) -> list[str]:
     return [
         f"{count(files.models, 'model')}, {_bytes(files.model_bytes)}{missing}: {files.model_save_dir}",
         f"{count(files.checkpoints, 'checkpoint')}, {_bytes(files.checkpoint_bytes)}: {files.model_save_dir}",
-        f"{count(files.histories, 'history', 'histories')}, {_bytes(files.history_bytes)}: {files.store}",
+        f"the histories of {count(files.models, 'result')} ({count(files.histories, 'file')}), "
+        f"{_bytes(files.history_bytes)}: {files.store}",
     ]
 
 

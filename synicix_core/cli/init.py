@@ -56,7 +56,8 @@ def init(place: Place, directory: Path | None, as_json: bool) -> None:
             }
         )
         return
-    click.echo(f"{'Made the' if new_project else 'There is a'} project {settings.project_dir}")
+    project = settings.project_dir
+    click.echo(f"Made the project {project}" if new_project else f"The project {project} exists already")
     where = str(server) if server else "the PostgreSQL inside the project"
     verb = "Made the tables" if new_tables else "The tables are there already"
     click.echo(f"{verb}: schema {settings.schema_name} on {where}")
@@ -66,5 +67,7 @@ What to do next:
   put dataset files into {settings.dataset_dir}
   synicix-run plugins list            shows the datasets and models that are installed
   synicix-run add experiment.toml     adds configs and tasks
-  synicix-run populate                trains them"""
+  synicix-run populate                trains them
+Or, to go on with the tasks and results of another database:
+  synicix-run db import FILE          takes what db export wrote there"""
     )

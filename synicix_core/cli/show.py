@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["show"]
 
 _TIERS = ("train", "validation", "test")
+_CURVES = {"train": "training_epoch", "validation": "validation_epoch", "penalty": "regularization"}
 _HEADINGS = {"fused": "trained as one"}
 """Names in the provenance that people read otherwise."""
 
@@ -60,6 +61,7 @@ def _show_timing(pipeline: Pipeline, task: str, *, as_json: bool) -> None:
 def _gather(pipeline: Pipeline, task: str) -> dict[str, Any]:
     from synicix_core.tables.overview import attempts_of, result_of, state_of
     from synicix_core.tables.overview_configs import CONFIG_KINDS
+    from synicix_core.tables.result_histories import histories_of, store_text
     from synicix_core.training.staleness import why_stale
     from synicix_core.training.task_specs import fetch_configs, latest_checkpoint
 
@@ -72,6 +74,7 @@ def _gather(pipeline: Pipeline, task: str) -> dict[str, Any]:
     ceilings = row["additional_model_params"].get("noise_ceiling")
     result = result_of(pipeline.tables, task)
     attempts = attempts_of(pipeline.tables, task)
+    histories, missing = histories_of(pipeline.tables, task) if result else ({}, {})
     changes, unknown = why_stale(result["provenance"], pipeline.registry) if result else ((), ())
     return {
         "task": task,
@@ -80,7 +83,9 @@ def _gather(pipeline: Pipeline, task: str) -> dict[str, Any]:
         **configs,
         "noise_ceiling": ceilings if isinstance(ceilings, Mapping) else {},
         "attempts": attempts,
-        "result": result,
+        "result": result and {name: {**result, **histories}[name] for name in pipeline.TrainingResult.heading.names},
+        "missing_histories": missing,
+        "store": store_text(pipeline.connection._config),
         "model_file": pipeline.settings.model_save_dir / result["model_save_path"] if result else None,
         "dataset_file": pipeline.settings.dataset_dir / row["dataset_file_name"],
         # A task with a result needs its checkpoint no longer.
@@ -148,6 +153,7 @@ def _result_lines(facts: Mapping[str, Any]) -> Iterator[str]:
         cells = "".join(f"  {number(scores[tier].get(name)):>10}" for tier in tiers)
         yield f"          {name:<{width}}{cells}{_ceiling(facts, name, scores)}{'  <- score' if index == 0 else ''}"
     yield from _curves(result)
+    yield from _missing_lines(facts["missing_histories"], facts["store"])
     yield f"file      {facts['model_file']}"
     yield f"          sha256 {result['model_sha256']}"
 
@@ -165,9 +171,8 @@ def _curves(result: Mapping[str, Any]) -> Iterator[str]:
     from synicix_core.cli.sparkline import sparkline
 
     curves = {
-        "train": list(map(float, result["training_epoch_loss_history"])),
-        "validation": list(map(float, result["validation_epoch_loss_history"])),
-        "penalty": list(map(float, result["regularization_loss_history"])),
+        label: [] if result[f"{name}_loss_history"] is None else list(map(float, result[f"{name}_loss_history"]))
+        for label, name in _CURVES.items()
     }
     if any(curves["penalty"]):
         losses = {name: values for name, values in curves.items() if values}
@@ -178,6 +183,16 @@ def _curves(result: Mapping[str, Any]) -> Iterator[str]:
         label = "loss" if index == 0 else ""
         drawn = sparkline(values, width=40, encoding=encoding)
         yield f"{label:<9} {name:<10} {drawn}  {number(values[0])} -> {number(values[-1])}, least {number(min(values))}"
+
+
+def _missing_lines(missing: Mapping[str, str], store: str) -> Iterator[str]:
+    if not missing:
+        return
+    yield f"learning curves: missing, {', '.join(missing)}"
+    # Equal histories are one file.
+    yield from (f"          {why}" for why in dict.fromkeys(missing.values()))
+    yield f"          The store external_training_result is {store}. Copy the files there, or set it to where they are."
+    yield "          If they are lost for good, synicix-run gc offers to delete the result and to queue its task again."
 
 
 def _attempt_lines(attempt: Mapping[str, Any], *, unfinished: bool) -> Iterator[str]:

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from synicix_core.database.connection import STORE
 
-__all__ = ["HistoryStore"]
+__all__ = ["HistoryListing", "HistoryStore"]
 
 _FOLDED = re.compile(r"((?:[a-z2-7]+/)*)([a-z2-7]{26})((?:\.[0-9a-f]{16})?\.saving)?")
 
 
 class HistoryStore:
-    """The part of the store `STORE` that belongs to one schema.
+    """The store `STORE`, and the part of it that belongs to one schema: the one that is listed and removed from.
 
     Parameters
     ----------
@@ -27,6 +27,11 @@ class HistoryStore:
         DataJoint's configuration of the connection.
     schema_name : str
         The schema.
+
+    Attributes
+    ----------
+    folder : str
+        Where the schema's files lie, relative to the store.
 
     Raises
     ------
@@ -39,22 +44,34 @@ class HistoryStore:
 
         self._backend = get_store_backend(STORE, config=config)
         prefix = self._backend.spec["hash_prefix"].strip("/")
-        self._section = f"{prefix}/{schema_name}/" if prefix else f"{schema_name}/"
+        self._prefix = f"{prefix}/" if prefix else ""
+        self.folder = f"{self._prefix}{schema_name}/"
         # Its own files a machine lists and removes much faster by itself.
         self._local = Path(self._backend._full_path("")) if self._backend.protocol == "file" else None
         self._sizes: dict[str, int] = {}
 
-    def paths(self) -> Iterator[str]:
+    def paths(self, folder: str = "") -> Iterator[str]:
         """Yield the files, relative to the store; whatever is not named exactly as the registry names it is passed over.
+
+        Parameters
+        ----------
+        folder : str
+            Another schema's, to know what is there.
 
         Raises
         ------
         Exception
             Whatever the storage raises when it cannot be listed; a list that is not whole is never taken for one that is.
         """
-        for relative in _local_files(self._local / self._section) if self._local else self._remote_files():
+        folder = folder or self.folder
+        for relative in _local_files(self._local / folder) if self._local else self._remote_files(folder):
             if _is_ours(relative):
-                yield self._section + relative
+                yield folder + relative
+
+    def folder_of(self, path: str) -> str:
+        """Return the folder of the schema that stored a file; empty where the store has another layout by now."""
+        name, _, rest = path.removeprefix(self._prefix).partition("/")
+        return f"{self._prefix}{name}/" if rest and path.startswith(self._prefix) else ""
 
     def size(self, path: str) -> int:
         """Return the size of a file in bytes; 0 if it is gone."""
@@ -97,14 +114,41 @@ class HistoryStore:
         else:
             self._backend.remove(path)
 
-    def _remote_files(self) -> Iterator[str]:
-        root = self._backend._full_path(self._section).rstrip("/")
+    def _remote_files(self, folder: str) -> Iterator[str]:
+        root = self._backend._full_path(folder).rstrip("/")
         self._backend.fs.invalidate_cache()
         found = self._backend.fs.find(root, detail=True)
         for path, info in found.items():
             relative = path.lstrip("/").removeprefix(root.lstrip("/") + "/")
-            self._sizes[self._section + relative] = int(info.get("size") or 0)
+            self._sizes[folder + relative] = int(info.get("size") or 0)
             yield relative
+
+
+class HistoryListing:
+    """Which histories are there: the schema's own, and those of the schema that its rows were moved from.
+
+    Parameters
+    ----------
+    store : HistoryStore
+        The store.
+    own : collection of str
+        The schema's own files, as they were listed.
+    """
+
+    def __init__(self, store: HistoryStore, own: Collection[str]) -> None:
+        self._store = store
+        self._listed: dict[str, Collection[str] | None] = {store.folder: own, "": None}
+
+    def has(self, path: str) -> bool:
+        """Tell whether a file was there when its folder was listed; where that cannot be, the storage itself is asked."""
+        folder = self._store.folder_of(path)
+        if folder not in self._listed:
+            try:
+                self._listed[folder] = set(self._store.paths(folder))
+            except Exception:  # each storage has errors of its own
+                self._listed[folder] = None
+        listed = self._listed[folder]
+        return self._store.exists(path) if listed is None else path in listed
 
 
 def _local_files(root: Path) -> Iterator[str]:

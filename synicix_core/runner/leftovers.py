@@ -13,7 +13,7 @@ from pathlib import Path
 from synicix_core.database.connection import STORE
 from synicix_core.errors import ConfigurationError
 from synicix_core.runner.leftover_files import SavedFile, find_saved_files, unneeded
-from synicix_core.runner.leftover_histories import HistoryStore
+from synicix_core.runner.leftover_histories import HistoryListing, HistoryStore
 from synicix_core.tables.housekeeping import (
     ResultFiles,
     committed_since,
@@ -92,14 +92,13 @@ def find_leftovers(tables: Tables, model_save_dir: Path) -> Findings:
     by_task = _list_files(model_save_dir)
     store, stored, notes = _list_store(tables)
     models = {file.name for files in by_task.values() for file in files}
+    listing = HistoryListing(store, stored) if store else None
     used: set[str] = set()
     results = 0
     lacking: dict[str, ResultFiles] = {}
     for row in result_files(tables):
         results += 1
-        if (row.model in models or (model_save_dir / row.model).is_file()) and stored.issuperset(
-            row.histories if store else ()
-        ):
+        if (row.model in models or (model_save_dir / row.model).is_file()) and not _lacks_history(row, listing):
             used.update(row.histories)
         else:
             lacking[row.task] = row
@@ -109,7 +108,7 @@ def find_leftovers(tables: Tables, model_save_dir: Path) -> Findings:
         if row.task not in lacking or not is_gone(row):
             used.update(row.histories)
             lacking.pop(row.task, None)
-    refusal = _refusal(results, lacking.values(), stored if store else None, model_save_dir)
+    refusal = _refusal(results, lacking.values(), listing, model_save_dir)
     gone = {} if refusal else {task: row for task, row in lacking.items() if is_gone(row)}
     used.update(path for task, row in lacking.items() if task not in gone for path in row.histories)
 
@@ -165,11 +164,11 @@ def _list_store(tables: Tables) -> tuple[HistoryStore | None, set[str], list[str
 
 
 def _refusal(
-    results: int, lacking: Collection[ResultFiles], stored: Collection[str] | None, model_save_dir: Path
+    results: int, lacking: Collection[ResultFiles], listing: HistoryListing | None, model_save_dir: Path
 ) -> ConfigurationError | None:
     """Say why nothing must be removed, where so many files are missing that they cannot have been lost."""
     without_model = sum(not (model_save_dir / row.model).is_file() for row in lacking)
-    without_history = 0 if stored is None else sum(any(path not in stored for path in row.histories) for row in lacking)
+    without_history = sum(_lacks_history(row, listing) for row in lacking)
     for what, missing, where in (
         ("models", without_model, str(model_save_dir)),
         ("histories", without_history, f"the store {STORE}"),
@@ -179,10 +178,14 @@ def _refusal(
                 f"the {what} of {missing:,} of {results:,} results are not where they should be",
                 where=where,
                 why="so many at once are a disk that is not mounted, or another directory, rather than files that were lost",
-                hint="Nothing was removed. Mount the disk or repair the setting. If the files are really lost, delete these "
+                hint="Nothing was removed. Mount the disk or repair the setting. Only if the files are really lost, delete these "
                 "results with DataJoint.",
             )
     return None
+
+
+def _lacks_history(row: ResultFiles, listing: HistoryListing | None) -> bool:
+    return listing is not None and not all(map(listing.has, row.histories))
 
 
 def _unneeded_files(

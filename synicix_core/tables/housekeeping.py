@@ -7,7 +7,6 @@ what a worker commits in between, and an error while it reads the references mak
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,13 +14,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from synicix_core.database.connection import STORE
 from synicix_core.database.dialect import now_utc, quote_table
 from synicix_core.database.quiet import quiet
 from synicix_core.database.reconnect import execute, transaction
 from synicix_core.errors import ConfigurationError, DatabaseUnavailable
+from synicix_core.tables.result_histories import HISTORIES
 from synicix_core.tables.schema import SCHEMA_VERSION, VERSION_TABLE, Tables
-from synicix_core.tables.training_result import TrainingResult
 
 __all__ = [
     "ResultFiles",
@@ -36,7 +34,6 @@ __all__ = [
 ]
 
 _MD5 = "training_task_md5_hash"
-_HISTORIES = re.findall(rf"(\w+)\s*: <blob@{STORE}>", TrainingResult.definition)
 _PAGE = 5000
 _CLOCK_STEP = timedelta(seconds=60)
 
@@ -178,7 +175,7 @@ def other_tables_in_store(tables: Tables) -> list[str]:
 
 
 def _read_results(tables: Tables, clauses: str, args: Iterable[Any]) -> list[ResultFiles]:
-    columns = ", ".join(f"r.{column}" for column in ("model_save_path", *_HISTORIES))
+    columns = ", ".join(f"r.{column}" for column in ("model_save_path", *HISTORIES))
     rows = execute(
         tables.connection,
         f"SELECT r.{_MD5}, {columns} FROM {tables.TrainingResult.full_table_name} r {clauses.format(md5=f'r.{_MD5}')}",

@@ -8,6 +8,7 @@ from typing import Any
 from synicix_core.database.dialect import age_in_seconds, now_utc, seconds_ago
 from synicix_core.database.reconnect import execute
 from synicix_core.tables.overview_configs import CONFIG_KINDS
+from synicix_core.tables.result_histories import HISTORIES
 from synicix_core.tables.schema import Tables
 
 __all__ = [
@@ -145,8 +146,9 @@ def attempts_of(tables: Tables, task: str) -> list[dict[str, Any]]:
 
 
 def result_of(tables: Tables, task: str) -> dict[str, Any] | None:
-    """Return the whole row of a result, histories included; None where there is none."""
-    rows: list[dict[str, Any]] = (tables.TrainingResult & {_MD5: task}).to_dicts()
+    """Return the row of a result without its histories; None where there is none."""
+    names = [name for name in tables.TrainingResult.heading.names if name not in HISTORIES]
+    rows: list[dict[str, Any]] = (tables.TrainingResult & {_MD5: task}).proj(*names).to_dicts()
     return rows[0] if rows else None
 
 

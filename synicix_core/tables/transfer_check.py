@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from synicix_core.errors import ConfigurationError
@@ -11,7 +11,7 @@ from synicix_core.registry import Registry
 from synicix_core.tables.transfer_columns import Row, TransferTable
 from synicix_core.tables.transfer_file import ExportFile
 from synicix_core.tables.transfer_identity import is_itself
-from synicix_core.tables.transfer_merge import histories
+from synicix_core.tables.transfer_merge import History, histories
 from synicix_core.tables.transfer_progress import Progress
 
 __all__ = ["CONFIGS", "Checked", "check_export"]
@@ -22,6 +22,8 @@ CONFIGS = {
     "TrainingConfig": "training_config_md5_hash",
 }
 """The key of each config table."""
+
+_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,15 @@ class Checked:
         Providers that are not installed here, without which the md5s of some configs cannot be computed again.
     dataset_files : tuple of str
         Files that its configs name.
+    results : int
+        How many results are of tasks that were not set apart.
     sample : tuple of dict
-        Some of the results, at random.
+        Some of them, at random.
     """
 
     unproved: tuple[str, ...]
     dataset_files: tuple[str, ...]
+    results: int
     sample: tuple[Row, ...]
 
 
@@ -47,6 +52,7 @@ def check_export(
     file: ExportFile,
     tables: Mapping[str, TransferTable],
     registry: Registry,
+    set_apart: Callable[[Sequence[History]], Collection[str]],
     progress: Progress,
     *,
     postgres: bool,
@@ -62,6 +68,8 @@ def check_export(
         The tables that it is written to, by name.
     registry : Registry
         The plugins that are installed here.
+    set_apart : callable
+        Is shown all tasks, some at a time, and returns those whose results are not to be counted or chosen.
     progress : Progress
         Is told of each row.
     postgres : bool
@@ -110,6 +118,20 @@ def check_export(
                 dataset_files.add(row["dataset_file_name"])
     chosen: list[Row] = []
     seen = 0
+
+    def choose(some: Sequence[History]) -> None:
+        nonlocal seen
+        apart = set_apart(some)
+        for history in some:
+            if history.result is None or history.key in apart:
+                continue
+            seen += 1
+            if len(chosen) < sample:
+                chosen.append(history.result)
+            elif (place := random.randrange(seen)) < sample:
+                chosen[place] = history.result
+
+    some: list[History] = []
     for history in histories(file, tables):
         look("TrainingTask", history.task)
         missing = next((key for key, there in keys.items() if history.task[key] not in there), None)
@@ -121,12 +143,12 @@ def check_export(
             look("Job", history.job)
         if history.result is not None:
             look("TrainingResult", history.result)
-            seen += 1
-            if len(chosen) < sample:
-                chosen.append(history.result)
-            elif (place := random.randrange(seen)) < sample:
-                chosen[place] = history.result
-    return Checked(tuple(sorted(_absent(unproved, registry))), tuple(sorted(dataset_files)), tuple(chosen))
+        some.append(history)
+        if len(some) >= _AT_ONCE:
+            choose(some)
+            some = []
+    choose(some)
+    return Checked(tuple(sorted(_absent(unproved, registry))), tuple(sorted(dataset_files)), seen, tuple(chosen))
 
 
 def _absent(names: set[str], registry: Registry) -> set[str]:

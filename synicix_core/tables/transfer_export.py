@@ -6,7 +6,6 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from synicix_core.database.dialect import now_utc
 from synicix_core.database.reconnect import ensure_connected, execute
@@ -43,8 +42,6 @@ class Exported:
         The files that the rows refer to, which are not in the export.
     other_tables : tuple of str
         Tables of the schema that are not in it.
-    other_sessions : int
-        Sessions on the database beside this one; a worker that found nothing to train may be among them.
     """
 
     sha256: str
@@ -52,7 +49,6 @@ class Exported:
     released: int
     files: FileFacts
     other_tables: tuple[str, ...]
-    other_sessions: int
 
 
 def export_database(
@@ -116,8 +112,8 @@ def export_database(
         except BaseException:
             writer.abandon()
             raise
-        other_tables, other_sessions = _other_tables(tables), _other_sessions(connection)
-    return Exported(ExportFile(path).sha256, rows, len(released), facts, other_tables, other_sessions)
+        other_tables = _other_tables(tables)
+    return Exported(ExportFile(path).sha256, rows, len(released), facts, other_tables)
 
 
 def _rows(
@@ -170,17 +166,3 @@ def _refusal(tables: Tables, held: list[str]) -> ConfigurationError:
 def _other_tables(tables: Tables) -> tuple[str, ...]:
     own = {getattr(tables, name).table_name for name in TABLES[:-1]} | {VERSION_TABLE, IMPORT_TABLE}
     return tuple(sorted(name for name in tables.schema.list_tables() if name not in own))
-
-
-def _other_sessions(connection: Any) -> int:
-    if connection.adapter.backend == "postgresql":
-        sql = (
-            "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() "
-            "AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
-        )
-    else:
-        sql = (
-            "SELECT COUNT(*) FROM information_schema.processlist "
-            "WHERE id <> CONNECTION_ID() AND user = SUBSTRING_INDEX(CURRENT_USER(), '@', 1)"
-        )
-    return int(execute(connection, sql).fetchone()[0])

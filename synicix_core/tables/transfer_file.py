@@ -8,6 +8,7 @@ row a line, an object by column name, in the order of the primary key. See `tran
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -29,6 +30,11 @@ FORMAT_VERSION = 1
 """Raised whenever a file could be misread by the version before."""
 
 _MANIFEST = "manifest.json"
+_HINTS = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Name a file in a directory that you may write to."),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Name a file on a disk with room."),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR), "Name a file in a directory that is there."),
+}
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, KeyError)
 """What `zipfile` raises at files that are damaged."""
 
@@ -58,7 +64,7 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
             "the export cannot be written",
             where=str(path),
             why=error.strerror or str(error),
-            hint="Name a file on a disk with room. Nothing of this one was left behind.",
+            hint=f"{_HINTS.get(error.errno or 0, 'Name a file in another place.')} Nothing of this one was left behind.",
         ) from error
 
 
@@ -188,6 +194,8 @@ class ExportFile:
         )
 
     def _lines(self, member: str) -> Iterator[bytes]:
+        if member not in self._archive.namelist():
+            raise self.damaged(f"{member} is missing")
         try:
             with self._archive.open(member) as file:
                 yield from file

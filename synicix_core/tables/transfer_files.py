@@ -7,10 +7,9 @@ import os
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,12 +17,12 @@ from synicix_core.database.connection import STORE
 from synicix_core.database.quiet import quiet
 from synicix_core.errors import ConfigurationError, DatasetError
 from synicix_core.hashing import file_sha256
+from synicix_core.tables.result_histories import store_text, why_unreadable
 from synicix_core.tables.schema import Tables
 from synicix_core.tables.transfer_columns import Row, TransferTable
 from synicix_core.tables.transfer_progress import Progress
 
 with quiet():
-    from datajoint import errors as dj_errors
     from datajoint import hash_registry
 
 __all__ = ["FileCensus", "FileFacts", "prove_readable"]
@@ -77,7 +76,7 @@ class FileCensus:
 
     def __init__(self, tables: Tables, results: TransferTable, model_save_dir: Path) -> None:
         self._directory = model_save_dir
-        self._store = _store_text(tables.connection._config)
+        self._store = store_text(tables.connection._config)
         self._references = [column.name for column in results.columns if column.kind == "reference"]
         self._found: Counter[str] = Counter()
         self._checkpoints = dict(_checkpoints(model_save_dir))
@@ -156,7 +155,7 @@ def prove_readable(
     references = [column.name for column in table.columns if column.kind == "reference"]
     for row in results:
         why = _why_not_model(model_save_dir, row) or next(
-            filter(None, (_why_not(backend, row[name]) for name in references)), ""
+            filter(None, (why_unreadable(backend, row[name]) for name in references)), ""
         )
         if why:
             tasks += 1
@@ -165,7 +164,7 @@ def prove_readable(
     if tasks:
         raise ConfigurationError(
             f"files of {tasks:,} of {count:,} results that were looked at cannot be read from here",
-            where=f"models in {model_save_dir}, histories in {_store_text(tables.connection._config)}",
+            where=f"models in {model_save_dir}, histories in {store_text(tables.connection._config)}",
             why="; ".join(first),
             hint="Nothing was imported. Bring the files there, or set model_save_dir and the store external_training_result "
             "to where they are; or import the rows alone with --files none.",
@@ -179,23 +178,6 @@ def _why_not_model(model_save_dir: Path, row: Row) -> str:
     except DatasetError as error:
         return f"the model {name}: {error.why}"
     return "" if same else f"the model {name} is another file: its sha256 differs"
-
-
-def _why_not(backend: Any, reference: Mapping[str, Any]) -> str:
-    try:
-        with quiet():
-            data = backend.get_buffer(reference["path"])
-    except dj_errors.MissingExternalFile:
-        return f"the history {reference['path']}: there is no such file in the store"
-    except Exception as error:  # whatever else the protocol of the store raises
-        return f"the history {reference['path']}: {error}"
-    same = hash_registry.compute_hash(data) == reference["hash"]
-    return "" if same else f"the history {reference['path']} is another file: its hash differs"
-
-
-def _store_text(config: Any) -> str:
-    spec = config.get_store_spec(STORE)
-    return str(spec["location"]) if spec["protocol"] == "file" else f"{spec['protocol']}: {spec['location']}"
 
 
 def _checkpoints(directory: Path) -> Iterator[tuple[tuple[str, int], int]]:

@@ -12,12 +12,13 @@ from typing import Any
 
 from synicix_core.database.dialect import advisory_lock, now_utc
 from synicix_core.database.reconnect import ensure_connected, execute, is_conflict, transaction
-from synicix_core.errors import ConfigurationError, DatabaseUnavailable
+from synicix_core.errors import DatabaseUnavailable
 from synicix_core.registry import Registry
 from synicix_core.tables.schema import Tables
 from synicix_core.tables.store_lock import hold_store
 from synicix_core.tables.transfer_check import CONFIGS, check_export
 from synicix_core.tables.transfer_columns import Row, alike, transfer_tables
+from synicix_core.tables.transfer_conflicts import Comparison, Conflict, ImportConflicts
 from synicix_core.tables.transfer_file import ExportFile
 from synicix_core.tables.transfer_files import prove_readable
 from synicix_core.tables.transfer_merge import History, compare, histories, read_histories
@@ -25,40 +26,11 @@ from synicix_core.tables.transfer_progress import Progress, Silent
 from synicix_core.tables.transfer_record import declare_imports, record_imports
 from synicix_core.tables.transfer_write import RowWriter, select_rows
 
-__all__ = ["Conflict", "ImportConflicts", "Imported", "import_database"]
+__all__ = ["Imported", "import_database"]
 
 _MD5 = "training_task_md5_hash"
 _AT_ONCE = 500
 _SAMPLE = 50
-_LISTED = 20
-
-
-@dataclass(frozen=True)
-class Conflict:
-    """A task of which the export and the database tell different stories."""
-
-    task: str
-    why: str
-
-
-class ImportConflicts(ConfigurationError):
-    """Tasks contradict what the database has; nothing was written.
-
-    Attributes
-    ----------
-    conflicts : list of Conflict
-        All of them.
-    """
-
-    def __init__(self, conflicts: list[Conflict]) -> None:
-        self.conflicts = conflicts
-        listed = "".join(f"\n  {conflict.task[:8]}: {conflict.why}" for conflict in conflicts[:_LISTED])
-        more = f"\n  and {len(conflicts) - _LISTED:,} more" if len(conflicts) > _LISTED else ""
-        super().__init__(
-            f"{len(conflicts):,} {'task contradicts' if len(conflicts) == 1 else 'tasks contradict'} what is in the database",
-            why=listed + more,
-            hint="Nothing was imported. To leave these tasks as they are here and import the rest, add --keep-existing.",
-        )
 
 
 @dataclass(frozen=True)
@@ -138,12 +110,17 @@ def import_database(
     total = sum(file.rows_of(name) for name in moved)
     progress.start("Checking rows", total)
     postgres = connection.adapter.backend == "postgresql"
+    comparison = Comparison(connection, moved)
     checked = check_export(
-        file, moved, registry, progress, postgres=postgres, sample=_SAMPLE if files == "sample" else 0
+        file, moved, registry, comparison.look, progress, postgres=postgres, sample=_SAMPLE if files == "sample" else 0
     )
+    # Before the files: those of a task that contradicts have the names of this place's own.
+    if comparison.conflicts and not keep_existing:
+        raise ImportConflicts(comparison.conflicts)
     results = moved["TrainingResult"]
-    chosen = file.read(results) if files == "all" else iter(checked.sample)
-    looked_at = file.rows_of(results.name) if files == "all" else len(checked.sample)
+    whole = (row for row in file.read(results) if row[_MD5] not in comparison.apart)
+    chosen = whole if files == "all" else iter(checked.sample)
+    looked_at = checked.results if files == "all" else len(checked.sample)
     prove_readable(tables, results, model_save_dir, chosen, looked_at, progress)
     with advisory_lock(connection, f"synicix/import/{tables.schema_name}", timeout=5):
         declare_imports(tables)  # MySQL ends a transaction that declares a table

@@ -114,10 +114,11 @@ def compare(theirs: History, here: History, tables: Mapping[str, TransferTable])
     attempts, results = tables["TrainingAttempt"], tables["TrainingResult"]
     for ours, other in zip(here.attempts, theirs.attempts, strict=False):
         if not alike(attempts, ours, other):
-            return Difference("conflict", _other_attempt(ours))
+            return Difference("conflict", _other_attempt(ours, other))
     both = theirs.result is not None and here.result is not None
     if both and not alike(results, theirs.result or {}, here.result or {}):
-        return Difference("conflict", f"it has another result here: {_score(here.result)}, not {_score(theirs.result)}")
+        why = f"it has another result here: {_score(here.result)}; in the export: {_score(theirs.result)}"
+        return Difference("conflict", why)
     further = len(theirs.attempts) - len(here.attempts)
     if further > 0 and here.result is not None and theirs.result is None:
         return Difference("conflict", "it has a result here, and went on without one in the export")
@@ -138,16 +139,22 @@ def compare(theirs: History, here: History, tables: Mapping[str, TransferTable])
     return Difference("same" if further == 0 and theirs.job == here.job else "behind")
 
 
-def _other_attempt(row: Row) -> str:
-    if row["state"] == "running":
-        return f"a worker on {row['host']} is training it here"
-    return (
-        f"its attempt {row['attempt']} is another one here: {row['state']} on {row['host']}, begun {row['started_at']}"
-    )
+def _other_attempt(ours: Row, theirs: Row) -> str:
+    if ours["state"] == "running":
+        return f"a worker on {ours['host']} is training it here"
+    return f"its attempt {ours['attempt']} is another one here: {_begun(ours)}; in the export: {_begun(theirs)}"
+
+
+def _begun(attempt: Row) -> str:
+    return f"{attempt['state']} on {attempt['host']}, begun {_utc(attempt['started_at'])}"
 
 
 def _score(result: Row | None) -> str:
-    return "none" if result is None else f"score {result['test_score']} of {result['utc_insert_time']}"
+    return "none" if result is None else f"score {result['test_score']} of {_utc(result['utc_insert_time'])}"
+
+
+def _utc(time: str) -> str:
+    return f"{time[:19].replace('T', ' ')} UTC"
 
 
 class _Stream:

@@ -17,11 +17,12 @@ import pytest
 
 from synicix_core import Pipeline
 from synicix_core.settings import create_project
+from synicix_core.tables.queue_control import set_priority
 from synicix_core.tables.transfer_columns import TABLES, fingerprint, transfer_tables
 from synicix_core.tables.transfer_snapshot import read_rows
 from tests.conftest import TOY_LAB
 from tests.rows import insert_tasks
-from tests.saved import claim
+from tests.saved import claim, store_dir
 from tests.transferred import MD5, drop_schema, fill, printed
 
 pytestmark = pytest.mark.database
@@ -171,7 +172,9 @@ def test_what_export_says(pipeline, run, run_json):
     assert f"4 models, 160 B: {pipeline.settings.model_save_dir}" in text
     assert f"1 checkpoint, 7 B: {pipeline.settings.model_save_dir}" in text
     store = pipeline.connection._config.get_store_spec("external_training_result")["location"]
-    assert "histories, " in text and f": {store}" in text
+    files = len([each for each in store_dir(pipeline).rglob("*") if each.is_file()])
+    assert f"the histories of 4 results ({files} files), " in text and f": {store}" in text
+    assert "Stop the workers here that wait for tasks" in text and " session" not in text
     assert "use that database alone" in text and text.endswith("synicix-run db import lab.synicix\n")
     found = run_json("db", "export", "lab.synicix", "--force")
     assert found["rows"]["TrainingTask"] == 16 and found["released"] == 0 and found["other_tables"] == []
@@ -209,6 +212,10 @@ def test_what_import_says(pipeline, run, run_json, monkeypatch):
     found = run_json("db", "import", "lab.synicix", "--files", "none")
     assert found["imported"] is True and found["tasks"] == {"same": 16} and found["results_looked_at"] == 0
     assert found["there"]["TrainingTask"] == 16 and found["new"]["TrainingTask"] == 0
+    set_priority(pipeline.tables, run_json("queue", "list")["next"][0]["task"].split(), 5)
+    text = run("db", "import", "lab.synicix").stdout
+    assert "  15 tasks are here already\n" in text
+    assert "  1 task is further here than in the export, or queued otherwise, and stays as it is\n" in text
     (pipeline.settings.dataset_dir / "line.txt").unlink()
     assert "not in dataset_dir" in run("db", "import", "lab.synicix").stderr
     assert run_json("db", "import", "lab.synicix")["missing_dataset_files"] == ["line.txt"]

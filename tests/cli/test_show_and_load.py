@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
+from synicix_core.tables.housekeeping import result_files
 from synicix_core.tables.queue import Problem
+from synicix_core.tables.result_histories import HISTORIES
 from tests.cli.conftest import claim_task, fail, finish
 from tests.rows import insert_tasks
-from tests.saved import LINE_BEFORE
+from tests.saved import LINE_BEFORE, store_dir
 
 pytestmark = pytest.mark.database
 
@@ -41,6 +45,48 @@ def test_show_has_everything_about_a_result(pipeline, run, run_json):
     assert found["result"]["training_epoch_loss_history"] == [1.0, 0.6, 0.4]
     assert found["noise_ceiling"] == {"correlation": 0.8} and found["model_file"].endswith("models/model.pt")
     assert found["dataset"]["additional_model_params"] == {"noise_ceiling": {"correlation": 0.8}}
+
+
+def test_show_prints_the_rest_where_a_history_is_missing(pipeline, run, run_json):
+    (task,) = insert_tasks(pipeline)
+    finish(pipeline, {task: 0.5})
+    store = store_dir(pipeline)
+    whole = run_json("show", task)
+    assert whole["missing_histories"] == {} and whole["store"] == str(store.parents[1])
+    [row] = (pipeline.TrainingResult & {"training_task_md5_hash": task}).to_dicts()
+    assert [*row] == [*whole["result"]]
+    name = "training_epoch_loss_history"
+    path = _paths(pipeline, task)[HISTORIES.index(name)]
+    saved = (store.parents[1] / path).read_bytes()
+    (store.parents[1] / path).unlink()
+    text = run("show", task).stdout
+    assert f"learning curves: missing, {name}\n" in text and f"the history {path}: there is no such file" in text
+    assert f"external_training_result is {store.parents[1]}. Copy the files there" in text
+    assert "validation █▁▂" in text and "train " not in text.partition("<- score")[2].partition("file ")[0]
+    assert f"file      {pipeline.settings.model_save_dir}" in text and "provenance" in text
+    found = run_json("show", task)
+    assert found["missing_histories"] == {name: f"the history {path}: there is no such file in the store"}
+    assert found["result"][name] is None and found["result"]["validation_epoch_loss_history"] == [1.1, 0.5, 0.6]
+    run("show", task, "--timing")
+    assert "0.5" in run("results").stdout
+    # Another file in its place is no better.
+    (store.parents[1] / path).write_bytes(saved[:-1])
+    assert "is another file: its hash differs" in run("show", task).stdout
+    store.parents[1].rename(store.parents[1].with_name("unplugged"))
+    text = run("show", task).stdout
+    assert all(name in text for name in HISTORIES) and "provenance" in text
+
+
+def _paths(pipeline, task):
+    (row,) = [row for row in result_files(pipeline.tables) if row.task == task]
+    return row.histories
+
+
+def test_load_does_not_ask_for_histories(pipeline, project, run):
+    (task,) = insert_tasks(pipeline)
+    run("populate", "--fuse", "off")
+    shutil.rmtree(store_dir(pipeline))
+    assert "parameters" in run("load", task).stdout
 
 
 def test_show_has_the_traceback_of_a_failed_task(pipeline, run, run_json):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -10,12 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from synicix_core import Pipeline
 from synicix_core.errors import ConfigurationError
 from synicix_core.runner.leftover_removal import remove_leftovers
 from synicix_core.runner.leftovers import find_leftovers
 from synicix_core.tables.housekeeping import result_files
+from synicix_core.tables.transfer_export import export_database
+from synicix_core.tables.transfer_file import ExportFile
+from synicix_core.tables.transfer_import import import_database
 from tests.rows import insert_tasks
 from tests.saved import claim, commit, finish, histories, names, store_dir, touch
+from tests.transferred import drop_schema
 
 pytestmark = pytest.mark.database
 
@@ -114,9 +120,6 @@ def test_what_this_schema_knows_nothing_of_goes_only_when_asked(pipeline, tasks)
 
 def test_two_schemas_that_share_a_directory_keep_their_files(pipeline, tasks, monkeypatch):
     """The same task in both: attempts of one schema say nothing about the other's files."""
-    from synicix_core import Pipeline
-    from synicix_core.database import execute
-
     finish(pipeline, tasks[0])
     other = Pipeline(schema_name=pipeline.schema_name + "_b", declare=True)
     try:
@@ -126,10 +129,60 @@ def test_two_schemas_that_share_a_directory_keep_their_files(pipeline, tasks, mo
         remove(other)
         assert (names(pipeline), histories(pipeline)) == before
     finally:
-        postgres = other.connection.adapter.backend == "postgresql"
-        name = other.schema_name
-        execute(other.connection, f'DROP SCHEMA "{name}" CASCADE' if postgres else f"DROP DATABASE `{name}`")
+        drop_schema(other.connection, other.schema_name)
         other.connection.close()
+
+
+@pytest.fixture
+def moved(pipeline, tasks, tmp_path):
+    """The rows of five results in a schema of another name, their files where they were."""
+    for index, task in enumerate(tasks[:5]):
+        finish(pipeline, task, [float(index)])
+    export_database(pipeline.tables, tmp_path / "lab.synicix", pipeline.settings.model_save_dir, "")
+    settings = dataclasses.replace(pipeline.settings, schema_name=pipeline.schema_name + "_b")
+    there = Pipeline(settings=settings, declare=True)
+    there.connection._config.stores = pipeline.connection._config.stores
+    export = ExportFile(tmp_path / "lab.synicix")
+    import_database(there.tables, export, settings.model_save_dir, there.registry, files="none")
+    yield there
+    drop_schema(there.connection, there.schema_name)
+    there.connection.close()
+
+
+def test_histories_of_the_schema_that_rows_were_moved_from_are_found_and_left_alone(pipeline, tasks, moved):
+    assert find(moved).refusal is None and find(moved).leftovers == ()
+    # One of its own, and one that no row of it refers to.
+    finish(moved, tasks[5], [5.0])
+    (moved.TrainingResult & {MD5: tasks[0]}).delete(prompt=False)
+    assert found(moved) == {("model", f"{tasks[0]}.1.pt")}
+    (lost,) = history_names(pipeline, tasks[1])
+    (store_dir(pipeline) / lost).unlink()
+    before = histories(pipeline)
+    assert ("result", tasks[1]) in found(moved)
+    removal = remove(moved)
+    assert (removal.results, removal.queued) == (1, 2) and histories(pipeline) == before
+    assert histories(moved) == history_names(moved, tasks[5])
+    # That all of them are missing is still no reason to remove anything.
+    shutil.rmtree(store_dir(pipeline))
+    assert "the histories of 3 of 4 results are not where" in str(find(moved).refusal)
+
+
+def test_so_they_are_in_an_object_store(pipeline, remote_store, tasks, moved):
+    assert find(moved).refusal is None and find(moved).leftovers == ()
+    folder = f"/lab/results/_hash/{pipeline.schema_name}"
+    remote_store.rm(sorted(remote_store.find(folder))[0])
+    assert [kind for kind, _ in found(moved)].count("result") == 1
+
+
+def test_so_they_are_where_the_store_has_another_layout_by_now(pipeline, tasks):
+    for index, task in enumerate(tasks[:5]):
+        finish(pipeline, task, [float(index)])
+    config, name = pipeline.connection._config, "external_training_result"
+    config.stores = {**config.stores, name: {**config.stores[name], "hash_prefix": "_elsewhere"}}
+    assert find(pipeline).refusal is None and find(pipeline).leftovers == ()
+    (lost,) = history_names(pipeline, tasks[1])
+    (store_dir(pipeline) / lost).unlink()
+    assert ("result", tasks[1]) in found(pipeline)
 
 
 def test_histories_of_no_result_go_and_shared_ones_stay(pipeline, tasks):

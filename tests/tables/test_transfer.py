@@ -254,13 +254,6 @@ def test_tables_that_are_not_moved_are_named(pipeline, path):
     assert export(pipeline, path).other_tables == ("mine",)
 
 
-def test_other_sessions_are_counted(pipeline, path):
-    alone = export(pipeline, path).other_sessions
-    other = Pipeline(settings=pipeline.settings)
-    assert export(pipeline, path).other_sessions == alone + 1
-    other.connection.close()
-
-
 def _imports(pipeline):
     quote = pipeline.connection.adapter.quote_identifier
     return f"{quote(pipeline.schema_name)}.{quote('synicix_import')}"

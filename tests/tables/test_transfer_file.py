@@ -18,7 +18,7 @@ from synicix_core.registry import Registry
 from synicix_core.settings import create_project
 from synicix_core.tables.transfer_columns import TABLES
 from synicix_core.tables.transfer_export import export_database
-from synicix_core.tables.transfer_file import ExportFile
+from synicix_core.tables.transfer_file import ExportFile, written_whole
 from synicix_core.tables.transfer_import import import_database
 from tests.rows import insert_tasks
 from tests.transferred import MD5, drop_schema, fill, rewrite
@@ -197,10 +197,32 @@ def test_a_full_disk_leaves_nothing(pipeline, path):
             [sys.executable, "-c", program, str(file)], capture_output=True, text=True, timeout=120, cwd=Path.cwd()
         )
         assert "ConfigurationError the export cannot be written" in ended.stdout and "File too large" in ended.stdout
+        assert "Name a file on a disk with room." in ended.stdout
         assert ended.stderr == ""
     assert [each.name for each in path.parent.iterdir()] == [path.name] and path.read_bytes() == whole
 
 
-def test_a_directory_that_is_closed(pipeline, tmp_path):
-    with pytest.raises(ConfigurationError, match=r"cannot be written .*: No such file or directory"):
+def test_a_directory_that_is_not_there(pipeline, tmp_path):
+    with pytest.raises(ConfigurationError, match=r"cannot be written .*: No such file.* in a directory that is there"):
         export_database(pipeline.tables, tmp_path / "no" / "file", pipeline.settings.model_save_dir, "")
+
+
+def test_a_directory_that_is_closed(tmp_path, monkeypatch):
+    def refuse(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    # Not by its mode: nothing is closed to root.
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ConfigurationError) as error, written_whole(tmp_path / "lab.synicix"):
+        pass
+    assert "Permission denied. Name a file in a directory that you may write to." in str(error.value)
+    assert "disk with room" not in str(error.value)
+
+
+def test_a_member_that_is_missing(path, pipeline):
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist() if name != "Job.jsonl"}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    assert "changed or damaged" in (text := refused(pipeline, path)) and "Job.jsonl is missing" in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import subprocess
 import sys
@@ -17,9 +18,10 @@ from synicix_core.tables import transfer_import
 from synicix_core.tables.queue import Problem
 from synicix_core.tables.queue_control import pause, set_priority
 from synicix_core.tables.transfer_columns import Column
+from synicix_core.tables.transfer_conflicts import ImportConflicts
 from synicix_core.tables.transfer_export import export_database
 from synicix_core.tables.transfer_file import ExportFile
-from synicix_core.tables.transfer_import import ImportConflicts, import_database
+from synicix_core.tables.transfer_import import import_database
 from synicix_core.tables.transfer_write import RowWriter
 from tests.rows import insert_tasks
 from tests.saved import RESULT, claim, touch
@@ -146,7 +148,44 @@ def test_an_attempt_of_another_worker_is_a_conflict(pipeline, target, tasks, mov
         move(pipeline, target)
     assert [conflict.task for conflict in found.value.conflicts] == tasks[:2]
     assert "a worker on node7 is training it here" in str(found.value)
-    assert "its attempt 1 is another one here: finished on node7" in str(found.value)
+    here = (target.TrainingAttempt & {MD5: tasks[1]}).fetch1("started_at").strftime("%Y-%m-%d %H:%M:%S UTC")
+    assert (
+        f"its attempt 1 is another one here: finished on node7, begun {here}; in the export: failed on node7, begun 20"
+        in str(found.value)
+    )
+
+
+def test_a_conflict_comes_before_the_files_which_may_be_of_the_same_names(pipeline, target, tasks, move):
+    """Whoever was told to copy the files first would write over the models that are here."""
+    insert_tasks(target, trainings=[{"seed": seed} for seed in range(4)])
+    finish(pipeline, tasks[0], 0.5)
+    finish(target, tasks[0], 0.75)
+    finish(pipeline, tasks[1])
+    models = pipeline.settings.model_save_dir
+    (models / f"{tasks[1]}.1.pt").unlink()
+    for files in ("sample", "all"):
+        with pytest.raises(ImportConflicts) as found:
+            move(pipeline, target, files=files)
+        assert [conflict.task for conflict in found.value.conflicts] == [tasks[0]]
+        # Those of other tasks are asked for once that is settled, those of this one never.
+        with pytest.raises(ConfigurationError, match=rf"files of 1 of 1 results .*{tasks[1]}"):
+            move(pipeline, target, files=files, keep_existing=True)
+    assert len(target.TrainingResult()) == 1
+    sha256 = hashlib.sha256(b"weights").hexdigest()
+    (models / f"{tasks[1]}.1.pt").write_text("weights")
+    pipeline.TrainingResult().update1({MD5: tasks[1], "model_sha256": sha256})
+    (models / f"{tasks[0]}.1.pt").write_text("the model that is here")
+    for files, new in (("sample", 1), ("all", 0)):
+        done = move(pipeline, target, files=files, keep_existing=True)
+        assert done.results_looked_at == 1 and done.new["TrainingResult"] == new
+
+
+def test_the_files_of_a_result_that_was_deleted_here_are_not_asked_for(pipeline, target, tasks, move):
+    finish(pipeline, tasks[0])
+    move(pipeline, target)
+    (target.TrainingResult & {MD5: tasks[0]}).delete(prompt=False)
+    (pipeline.settings.model_save_dir / f"{tasks[0]}.1.pt").unlink()
+    assert move(pipeline, target, files="all").results_looked_at == 0
 
 
 def test_a_worker_that_claims_meanwhile_is_noticed(pipeline, target, tasks, move, monkeypatch):
