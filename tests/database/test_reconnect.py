@@ -163,7 +163,7 @@ def test_a_transaction_that_the_server_gave_up_in_a_deadlock_is_done_again(
     with closing(connect(any_settings)) as other, ThreadPoolExecutor() as pool:
         ends = [pool.submit(lock, any_connection, 1, 2), pool.submit(lock, other, 2, 1)]
         assert [end.result(60) for end in ends] == [(1, 2), (2, 1)]
-    assert len(begun) == 3
+    assert len(begun) >= 3  # the one that begins again may meet the other once more
 
 
 def test_a_login_or_name_that_fails_where_it_worked_before_is_a_database_that_is_away(

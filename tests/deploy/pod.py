@@ -112,14 +112,14 @@ class Node:
         root = shlex.quote(str(self._folder / f"root-{self._count}"))
         lines = [f"R={root}", "mount --make-rprivate /", 'mkdir "$R"', 'mount -t tmpfs -o mode=755 image "$R"']
         checkout = Path(__file__).parents[2]
-        images = [checkout, *map(Path, [*_HOST, sys.prefix, sys.base_prefix, *self._files])]
-        for path in images:
-            if not any(path != other and path.is_relative_to(other) for other in images):
-                lines += [
-                    f'mkdir -p "$R{path}"',
-                    f'mount --rbind "{path}" "$R{path}"',
-                    f'mount -o remount,bind,ro "$R{path}"',
-                ]
+        images = {checkout, *map(Path, [*_HOST, sys.prefix, sys.base_prefix, *self._files])}
+        images -= {path for path in images if any(other in path.parents for other in images)}
+        # A checkout below /tmp would be hidden by the volume there.
+        hidden = {
+            path for path in images for mount in container["volumeMounts"] if path.is_relative_to(mount["mountPath"])
+        }
+        for path in sorted(images - hidden):
+            lines += _image_part(path)
         lines += [f'ln -s "{Path(link).readlink()}" "$R{link}"' for link in _LINKS if Path(link).is_symlink()]
         passwd = place / "passwd"
         passwd.write_text(f"root:x:0:0::/:/bin/sh\nsynicix:x:{_user(pod)}:{_group(pod)}::/tmp:/bin/sh\n")
@@ -149,7 +149,13 @@ class Node:
             lines.append(f'mount --bind "{source}" {target}')
             if read_only:
                 lines.append(f"mount -o remount,bind,ro {target}")
+        for path in sorted(hidden):
+            lines += _image_part(path)
         return [*lines, 'mount -o remount,ro "$R"']
+
+
+def _image_part(path: Path) -> list[str]:
+    return [f'mkdir -p "$R{path}"', f'mount --rbind "{path}" "$R{path}"', f'mount -o remount,bind,ro "$R{path}"']
 
 
 def _enter(pod: Pod, container: Mapping[str, Any], variables: Mapping[str, str], words: Sequence[str]) -> str:
